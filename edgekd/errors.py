@@ -1,0 +1,59 @@
+"""Every error a user can cause, one class a kind; the command line turns them into one sentence and an exit code.
+
+    EdgekdError                 exit 1
+    |- InputError               a picture, video, folder, number or option that cannot be used
+    |- DataError                a data set, annotation file or calibration set that cannot be used
+    |- ModelError               a checkpoint or an ONNX graph of another kind than asked for
+    |- BackendUnavailable       a library, device or compiler that is not on this machine
+    |- BuildError               an engine that the backend refused to build
+    |- BundleError              a bundle that is missing, damaged or of a newer format
+    |  `- BundleMismatch        a whole bundle, built for another machine
+    |- TrainingError            a training run that cannot start, go on or resume
+    `- GateFailed               exit 3: built, measured, and not accurate enough
+
+The message is one sentence: what came, what was expected, the command that cures it.
+"""
+
+
+class EdgekdError(Exception):
+    """Base of every error that the user can cure; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InputError(EdgekdError):
+    """A picture, video, folder, number or option cannot be used."""
+
+
+class DataError(EdgekdError):
+    """A data set, annotation file or calibration set cannot be used."""
+
+
+class ModelError(EdgekdError):
+    """A checkpoint or an ONNX graph is of another kind than asked for."""
+
+
+class BackendUnavailable(EdgekdError):
+    """A library, device or compiler is not on this machine."""
+
+
+class BuildError(EdgekdError):
+    """The backend refused to build an engine."""
+
+
+class BundleError(EdgekdError):
+    """A bundle is missing, damaged or of a newer format."""
+
+
+class BundleMismatch(BundleError):
+    """A whole bundle was built for another machine."""
+
+
+class TrainingError(EdgekdError):
+    """A training run cannot start, go on or resume."""
+
+
+class GateFailed(EdgekdError):
+    """A bundle was built and measured, and is not accurate enough."""
+
+    exit_code = 3
