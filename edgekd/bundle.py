@@ -1,0 +1,226 @@
+"""The engine bundle: a folder with `manifest.json` and one plain engine file a stage; written once, then only read.
+
+Left of it Python builds, right of it Python and C read. A bundle that does not fit this machine is refused by its
+manifest alone, before an engine library is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from edgekd.errors import BundleError, BundleMismatch
+from edgekd.model_set import STAGE_NAMES, Pipeline, Source, StageName, TensorSpec, _Record, brief, sha256_of
+
+FORMAT_VERSION = 1
+FILE_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 4 << 20
+BackendName = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+
+
+class EngineFile(_Record):
+    """One file of a stage, by name within the bundle."""
+
+    name: str
+    sha256: str
+    n_bytes: int
+
+
+class EngineStage(_Record):
+    """One network as the backend runs it; the first file is the one to open."""
+
+    files: tuple[EngineFile, ...] = Field(min_length=1)
+    precision: Precision
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    onnx_sha256: str
+    source: Source
+    calibration: dict[str, str] | None = None
+
+
+class Target(_Record):
+    """The machine that the engines are for; `compute_capability` such as "8.7" is None on a CPU."""
+
+    os: str
+    machine: str
+    compute_capability: str | None = None
+
+
+class GateResult(_Record):
+    """What an accuracy gate measured: name -> value, its limit, and the layers that were returned to float."""
+
+    passed: bool
+    measured: dict[str, float]
+    limits: dict[str, float]
+    n_images: int
+    float_layers: tuple[str, ...] = ()
+
+
+class Manifest(_Record):
+    """The content of `manifest.json`."""
+
+    format_version: int = FORMAT_VERSION
+    edgekd_version: str
+    created: str
+    backend: BackendName
+    backend_version: str
+    target: Target
+    pipeline: Pipeline
+    max_boxes: int = Field(gt=0, le=4096)
+    stages: dict[StageName, EngineStage]
+    gate: GateResult | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `manifest.json` without touching an engine.
+
+    Raises:
+        BundleError: there is no manifest, it is damaged, names files outside the folder, or is of a newer format.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise BundleError(f"{folder} is not a bundle (no {FILE_NAME}); make one with: edgekd build-engine MODELS -o {folder}")
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_MANIFEST_BYTES}; build it again")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{path} is not JSON ({error}); build the bundle again") from error
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise BundleError(
+            f"{folder} has bundle format {version}, this edgekd reads up to {FORMAT_VERSION}; update edgekd or build again"
+        )
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        raise BundleError(f"{path} does not describe a bundle ({brief(error)}); build it again") from error
+    _check_names(folder, manifest)
+    return manifest
+
+
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    missing = [name for name in STAGE_NAMES if name not in manifest.stages]
+    if missing:
+        raise BundleError(f"{folder} has no stage {missing[0]}, expected {', '.join(STAGE_NAMES)}; build it again")
+    for stage in manifest.stages.values():
+        for file in stage.files:
+            if Path(file.name).name != file.name or file.name in ("", ".", ".."):
+                raise BundleError(f"{folder} names the engine file {file.name!r}, expected a plain file name; build it again")
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compare size and sha256 of every engine file with the manifest.
+
+    Raises:
+        BundleError: a file is missing, truncated or was changed after the build.
+    """
+    for stage in manifest.stages.values():
+        for file in stage.files:
+            path = folder / file.name
+            if not path.is_file():
+                raise BundleError(f"{folder} lacks the engine file {file.name}; build the bundle again")
+            if path.stat().st_size != file.n_bytes or sha256_of(path) != file.sha256:
+                raise BundleError(f"{path} was changed after the build (its sha256 differs); build the bundle again")
+
+
+def check_target(folder: Path, manifest: Manifest, compute_capability: str | None) -> None:
+    """Refuse a bundle for another machine.
+
+    Args:
+        folder: where the bundle lies, for the message.
+        manifest: its manifest.
+        compute_capability: of the GPU at hand, such as "8.7"; None without a GPU.
+
+    Raises:
+        BundleMismatch: operating system, processor family or GPU differ from the bundle's target.
+    """
+    target = manifest.target
+    here = (platform.system().lower(), platform.machine())
+    if (target.os, target.machine) != here:
+        raise BundleMismatch(
+            f"{folder} was built for {target.os} on {target.machine}, this machine is {here[0]} on {here[1]}; "
+            f"rebuild it here: edgekd build-engine MODELS --backend {manifest.backend} -o {folder}"
+        )
+    if target.compute_capability is None or target.compute_capability == compute_capability:
+        return
+    found = f"this GPU has {compute_capability}" if compute_capability else "this machine shows no NVIDIA GPU"
+    cure = f"--sm {compute_capability.replace('.', '')}" if compute_capability else "--backend openvino"
+    backend = manifest.backend if compute_capability else "openvino"
+    flags = f"--backend {backend} {cure}" if compute_capability else cure
+    raise BundleMismatch(
+        f"{folder} was built for compute capability {target.compute_capability}, {found}; "
+        f"rebuild it: edgekd build-engine MODELS {flags} -o {folder}"
+    )
+
+
+@contextmanager
+def atomic_folder(destination: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `destination` when the block ends without an exception.
+
+    Everything is flushed to the disk before the rename; an old `destination` is replaced only then, and stays when the
+    block fails or is interrupted.
+    """
+    destination = destination.absolute()
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    if destination.exists() and any(destination.iterdir()) and not _is_ours(destination):
+        raise BundleError(f"{destination} is not empty and not written by edgekd; give another folder with -o")
+    folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    try:
+        yield folder
+        folder.chmod(0o755)
+        for path in folder.iterdir():
+            _flush(path)
+        _flush(folder)
+        _replace(folder, destination)
+        _flush(destination.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / FILE_NAME).is_file() or (folder / "models.json").is_file()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _replace(folder: Path, destination: Path) -> None:
+    if not destination.exists():
+        folder.rename(destination)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{destination.name}.old.", dir=destination.parent))
+    destination.rename(old / "bundle")
+    try:
+        folder.rename(destination)
+    except BaseException:
+        (old / "bundle").rename(destination)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def describe_file(path: Path) -> EngineFile:
+    """Return the manifest entry of an engine file."""
+    return EngineFile(name=path.name, sha256=sha256_of(path), n_bytes=path.stat().st_size)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into a bundle folder."""
+    (folder / FILE_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")

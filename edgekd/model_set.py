@@ -1,0 +1,148 @@
+"""The folder that `edgekd export` writes: three ONNX graphs and `models.json`, which says how to feed and read them.
+
+Export and calibrate write it; build reads it. It knows no framework: the pipeline it describes is copied into the bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekd.errors import ModelError
+
+FORMAT_VERSION = 1
+FILE_NAME = "models.json"
+STAGE_NAMES = ("detector", "encoder", "decoder")
+StageName = Literal["detector", "encoder", "decoder"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(_Record):
+    """One input or output: a string in `shape` names a dynamic axis."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: Literal["float32", "float16", "int32", "int64", "uint8"]
+    layout: str
+
+
+class ImageInput(_Record):
+    """How a picture becomes a network's input.
+
+    The picture is resized with its aspect ratio kept, placed `centre` or `top_left`, and normalised to
+    (value - mean) / std per RGB channel; the rest is filled with `pad`, given in picture values (0..255).
+    """
+
+    height_px: int = Field(gt=0, le=8192)
+    width_px: int = Field(gt=0, le=8192)
+    place: Literal["centre", "top_left"]
+    interpolation: Literal["linear", "area"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    pad: tuple[float, float, float]
+
+
+class DetectorHead(_Record):
+    """How the detector's raw maps become boxes."""
+
+    strides_px: tuple[int, ...]
+    reg_max: int = Field(ge=1, le=64)
+    end2end: bool
+
+
+class Pipeline(_Record):
+    """Everything the runtime must know beside the engines themselves."""
+
+    class_names: tuple[str, ...]
+    head: DetectorHead
+    detector_input: ImageInput
+    encoder_input: ImageInput
+    prompt: Literal["box", "box+centre"]
+
+
+class Source(_Record):
+    """Where weights come from: shown by `edgekd inspect`, carried into every bundle."""
+
+    name: str
+    sha256: str
+    licence: str
+    trained: bool = True
+
+
+class OnnxStage(_Record):
+    """One exported graph, how far it is from PyTorch, and what it was made from."""
+
+    file: str
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    quantized: bool = False
+    max_abs_difference: float | None = None
+    source: Source
+    calibration: dict[str, str] | None = None
+
+
+class ModelSet(_Record):
+    """The content of `models.json`."""
+
+    format_version: int = FORMAT_VERSION
+    pipeline: Pipeline
+    stages: dict[StageName, OnnxStage]
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_model_set(folder: Path) -> ModelSet:
+    """Read and check `models.json` and the hashes of its three graphs.
+
+    Raises:
+        ModelError: the folder or a file is missing, the description does not fit, or a graph was changed since.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise ModelError(f"{folder} holds no {FILE_NAME}; write it with: edgekd export -o {folder}")
+    try:
+        model_set = ModelSet.model_validate(json.loads(path.read_text()))
+    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not a model set of format {FORMAT_VERSION} ({brief(error)}); export again") from error
+    if model_set.format_version != FORMAT_VERSION:
+        raise ModelError(
+            f"{path} has format {model_set.format_version}, this edgekd reads {FORMAT_VERSION}; export again"
+        )
+    for name in STAGE_NAMES:
+        _check_stage(folder, name, model_set)
+    return model_set
+
+
+def _check_stage(folder: Path, name: StageName, model_set: ModelSet) -> None:
+    if name not in model_set.stages:
+        raise ModelError(f"{folder / FILE_NAME} has no stage {name}, expected {', '.join(STAGE_NAMES)}; export again")
+    stage = model_set.stages[name]
+    path = folder / stage.file
+    if Path(stage.file).name != stage.file or not path.is_file():
+        raise ModelError(f"{folder} lacks the file {stage.file} of stage {name}; export again")
+    if sha256_of(path) != stage.sha256:
+        raise ModelError(f"{path} is not the file that {FILE_NAME} describes (its sha256 differs); export again")
+
+
+def brief(error: Exception) -> str:
+    """Say in a few words what is wrong with a JSON file: the first finding and where it is."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return str(error)

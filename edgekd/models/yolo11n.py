@@ -1,0 +1,129 @@
+"""The detector: any Ultralytics detection checkpoint, read safely, with its head cut before the box decoding.
+
+A checkpoint goes in; an `nn.Module` whose outputs are the raw head maps comes out. Boxes are decoded by the runtime in
+float32, and only for the anchors above the confidence threshold: a box coordinate of 0 to 640 px has a step of 4 px in
+bf16 and ruins an INT8 scale that it shares with a score, so neither may be part of a graph of low precision.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgekd.errors import ModelError
+
+INPUT_NAME = "images"
+OUTPUT_NAMES = ("box_logits", "class_logits")
+
+
+@dataclass(frozen=True)
+class DetectorFacts:
+    """What the runtime has to know of a detector to decode its outputs.
+
+    Attributes:
+        class_names: one name a class, in the order of the class logits.
+        strides_px: input pixels per cell of each level, P3 first.
+        reg_max: bins of the distance distribution (DFL) per box side; 1 means plain distances in cells.
+        end2end: the head is trained one-to-one and needs no non-maximum suppression.
+    """
+
+    class_names: tuple[str, ...]
+    strides_px: tuple[int, ...]
+    reg_max: int
+    end2end: bool
+
+
+def load_detector(path: str | Path) -> nn.Module:
+    """Load an Ultralytics detection checkpoint without running code from it.
+
+    Args:
+        path: a `.pt` file of YOLO v8, 11 or 26 (any width), as Ultralytics saves it.
+
+    Returns:
+        The float32 `DetectionModel` in eval mode; exponential moving average weights are preferred when both are there.
+
+    Raises:
+        ModelError: the file is missing, truncated, of another kind, or holds classes other than torch's and
+            Ultralytics' own.
+    """
+    from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist; give the path of an Ultralytics detection checkpoint (.pt)")
+    if path.suffix != ".pt":
+        raise ModelError(f"{path} is not a .pt file; give an Ultralytics detection checkpoint")
+    try:
+        checkpoint, _ = torch_safe_load(str(path), safe_only=True)
+    except (TypeError, RuntimeError, ModuleNotFoundError, AttributeError) as error:
+        reason = _first_sentence(str(error))
+        raise ModelError(f"{path} cannot be read as an Ultralytics detection checkpoint: {reason}") from error
+    model = checkpoint.get("ema") or checkpoint.get("model") if isinstance(checkpoint, dict) else None
+    if type(model) is not DetectionModel:
+        found = "a state dict" if isinstance(checkpoint, dict) and model is None else type(model).__name__
+        raise ModelError(
+            f"{path} holds {found}, not an Ultralytics DetectionModel; "
+            "give a detection checkpoint, such as yolo11n.pt (segment, pose and OBB models are not supported)"
+        )
+    model = model.float().eval()
+    for module in model.modules():
+        if isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
+            module.recompute_scale_factor = None  # absent in checkpoints older than torch 1.11
+    return model
+
+
+def facts_of(model: nn.Module) -> DetectorFacts:
+    """Read class names, strides and the head's form from a loaded detector."""
+    head = model.model[-1]
+    names = model.names
+    ordered = tuple(str(names[index]) for index in range(len(names)))
+    strides = tuple(int(stride) for stride in head.stride)
+    return DetectorFacts(ordered, strides, int(head.reg_max), bool(head.end2end))
+
+
+class _RawHead(nn.Module):
+    """Ultralytics' detection head up to its last convolutions; `f` and `i` are what its layer loop reads."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+        self.f, self.i, self.type = head.f, head.i, head.type
+
+    def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        branch = self.head.one2one if self.head.end2end else self.head.one2many
+        maps = self.head.forward_head(features, **branch)
+        return maps["boxes"], maps["scores"]
+
+
+class DetectorGraph(nn.Module):
+    """The detector as it is exported: pictures in, raw head maps out.
+
+    Input `images` (n, 3, H, W) float32, RGB in 0..1, H and W multiples of the largest stride.
+    Outputs `box_logits` (n, 4 * reg_max, A) and `class_logits` (n, n_classes, A) float32, with the A anchors of P3, P4
+    and P5 one after another, row by row.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        fused = copy.deepcopy(model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fused = fused.fuse(verbose=False)
+        fused.model[-1] = _RawHead(fused.model[-1])
+        self.model = fused.eval()
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run backbone, neck and head convolutions; see the class for shapes."""
+        boxes, scores = self.model._predict_once(images)
+        return boxes, scores
+
+
+def _first_sentence(text: str) -> str:
+    plain = re.sub(r"[^\x20-\x7e\n]", "", text).replace("ERROR", "").strip()
+    return plain.split("\n")[0][:200].rstrip(".")

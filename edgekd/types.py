@@ -1,0 +1,110 @@
+"""What flows through the runtime: arrays of boxes and masks with the shapes their names promise.
+
+Legend: n boxes in one picture, H x W picture size. Coordinates are pixels of the picture that the user gave, x to the
+right, y down, pixel centres at +0.5; `xyxy` is left, top, right, bottom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import InputError
+
+Float32Array = NDArray[np.float32]
+Int32Array = NDArray[np.int32]
+UInt8Array = NDArray[np.uint8]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes found in one picture, most confident first.
+
+    Attributes:
+        xyxy: (n, 4) float32, pixels of the picture.
+        confidence: (n,) float32, 0..1.
+        class_id: (n,) int32, index into the bundle's class names.
+    """
+
+    xyxy: Float32Array
+    confidence: Float32Array
+    class_id: Int32Array
+
+    def __post_init__(self) -> None:
+        """Check that the three arrays describe the same boxes.
+
+        Raises:
+            InputError: `xyxy` is not (n, 4), or the lengths differ.
+        """
+        if self.xyxy.ndim != 2 or self.xyxy.shape[1] != 4:
+            raise InputError(f"xyxy has shape {self.xyxy.shape}, expected (n, 4): one left, top, right, bottom a row")
+        lengths = (len(self.xyxy), len(self.confidence), len(self.class_id))
+        if len(set(lengths)) != 1:
+            raise InputError(f"xyxy, confidence and class_id have {lengths} rows, expected the same number in each")
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+    def __getitem__(self, index: NDArray[np.intp] | BoolArray | slice) -> Detections:
+        return Detections(self.xyxy[index], self.confidence[index], self.class_id[index])
+
+    @staticmethod
+    def from_boxes(xyxy: Float32Array) -> Detections:
+        """Wrap boxes that came from somewhere else (an annotation, a user) with confidence 1 and class 0."""
+        boxes = np.ascontiguousarray(xyxy, np.float32).reshape(-1, 4)
+        return Detections(boxes, np.ones(len(boxes), np.float32), np.zeros(len(boxes), np.int32))
+
+
+@dataclass(frozen=True)
+class Masks:
+    """One mask a box, each kept as the crop that its box needs.
+
+    Attributes:
+        size_px: (height, width) of the picture.
+        windows: (n, 4) int32, left, top, right, bottom of each crop in the picture, right and bottom exclusive.
+        crops: n arrays of bool, each (bottom - top, right - left).
+        iou_predictions: (n,) float32, the segmenter's own estimate of each mask's IoU.
+    """
+
+    size_px: tuple[int, int]
+    windows: Int32Array
+    crops: Sequence[BoolArray]
+    iou_predictions: Float32Array
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def full(self, index: int) -> BoolArray:
+        """Return mask `index` at the size of the picture: (H, W) bool."""
+        mask = np.zeros(self.size_px, np.bool_)
+        left, top, right, bottom = self.windows[index]
+        mask[top:bottom, left:right] = self.crops[index]
+        return mask
+
+    def areas_px(self) -> NDArray[np.int64]:
+        """Return the number of pixels in each mask: (n,) int64."""
+        return np.array([int(crop.sum()) for crop in self.crops], np.int64)
+
+
+@dataclass(frozen=True)
+class ChainResult:
+    """What one picture gave.
+
+    Attributes:
+        detections: the boxes.
+        masks: one mask a box, in the same order.
+        class_names: the bundle's class names, indexed by `detections.class_id`.
+        times_ms: milliseconds a stage, in the order in which the stages ran; `total` is the whole chain.
+    """
+
+    detections: Detections
+    masks: Masks
+    class_names: tuple[str, ...]
+    times_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.detections)
