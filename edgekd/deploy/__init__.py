@@ -1,0 +1,1 @@
+"""From weights to a bundle: export to ONNX, calibrate to Q/DQ, build engines, gate on accuracy."""
