@@ -1,0 +1,168 @@
+"""TinySAM: one graph for `tinysam.pth`, `mobile_sam.pt` and the checkpoints trained here.
+
+`TinySam` holds the network under the official part names; `load_tinysam` and `official_state_dict` read and write the
+official 439-key checkpoint. `PromptDecoder` is the graph that is exported: boxes in, the best of three masks out.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.errors import ModelError
+from edgekd.models.prompt_decoder import (
+    BOX_LABELS,
+    FOREGROUND,
+    PADDING,
+    Frame,
+    MaskDecoder,
+    PromptEncoder,
+    mask_logits,
+)
+from edgekd.models.tinyvit import TinyVitEncoder, encoder_key, official_encoder_key, unused_head
+
+Prompt = Literal["box", "box+centre"]
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+"""RGB, 0..255: an input is (rgb - mean) / std, as in SAM."""
+
+N_OFFICIAL_KEYS = 439
+_ENCODER = "image_encoder."
+
+
+class TinySam(nn.Module):
+    """Image encoder, prompt encoder and mask decoder (TinySAM, arXiv 2312.13789; MobileSAM, arXiv 2306.14289)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_encoder = TinyVitEncoder()
+        self.prompt_encoder = PromptEncoder()
+        self.mask_decoder = MaskDecoder()
+
+    def decode(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        frame: Frame | None = None,
+        mask_input: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """All three masks of every prompt.
+
+        image_embeddings: (1 or P, 256, h, w). point_coords: (P, K, 2) input pixels, point_labels: (P, K) int64, boxes
+        as two points labelled 2 and 3. frame: see `Frame`, default the picture itself. mask_input: (P, 1, 4h, 4w)
+        logits of an earlier round. Returns low_res_masks (P, 3, 4h, 4w) logits and iou_predictions (P, 3).
+        """
+        height, width = image_embeddings.shape[-2:]
+        frame = frame or Frame.of_grid(height, width, point_coords)
+        sparse = self.prompt_encoder.embed_points(point_coords, point_labels, frame)
+        positions = self.prompt_encoder.dense_positions(height, width, frame)
+        image = image_embeddings + self.prompt_encoder.dense_prompt(mask_input)
+        vectors, features, iou = self.mask_decoder(image, positions, sparse)
+        return mask_logits(vectors, features), iou
+
+
+class PromptDecoder(nn.Module):
+    """The deployed decoder: one picture's embeddings and N boxes to the N masks the network rates best.
+
+    Exports with a dynamic N: no repeat, one-hot or boolean indexing; the argmax of the predicted IoU picks the mask
+    vector before the mask product, so the largest tensor is a third of SAM's. `box+centre` adds the box centre as a
+    foreground point.
+    """
+
+    labels: Tensor
+
+    def __init__(self, model: TinySam, prompt: Prompt = "box") -> None:
+        super().__init__()
+        self.prompt_encoder, self.mask_decoder = model.prompt_encoder, model.mask_decoder
+        self.with_centre = prompt == "box+centre"
+        # A lone box carries no padding token in SAM; points do (forward_points).
+        labels = (*BOX_LABELS, FOREGROUND) if self.with_centre else BOX_LABELS
+        self.register_buffer("labels", torch.tensor([labels]), persistent=False)
+
+    def forward(self, image_embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, 256, h, w), boxes (N, 4) xyxy input pixels -> low_res_masks (N, 4h, 4w), iou_predictions (N,)."""
+        corners = [boxes[:, :2], boxes[:, 2:]]
+        if self.with_centre:
+            corners.append((boxes[:, :2] + boxes[:, 2:]) * 0.5)
+        return self._best(image_embeddings, torch.stack(corners, dim=1), self.labels)
+
+    def forward_points(self, image_embeddings: Tensor, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Same for points (N, K, 2) with labels (N, K); SAM's padding point is appended, as there is no box."""
+        n = coords.shape[0]
+        coords = torch.cat([coords, coords.new_zeros(n, 1, 2)], dim=1)
+        labels = torch.cat([labels, labels.new_full((n, 1), PADDING)], dim=1)
+        return self._best(image_embeddings, coords, labels)
+
+    def _best(self, image_embeddings: Tensor, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = image_embeddings.shape[-2:]
+        frame = Frame.of_grid(height, width, image_embeddings)
+        sparse = self.prompt_encoder.embed_points(coords, labels, frame)
+        positions = self.prompt_encoder.dense_positions(height, width, frame)
+        image = image_embeddings + self.prompt_encoder.dense_prompt(None)
+        vectors, features, iou = self.mask_decoder(image, positions, sparse)
+        best = iou.argmax(dim=1, keepdim=True)
+        chosen = vectors.gather(1, best.unsqueeze(-1).expand(-1, 1, vectors.shape[-1]))
+        return mask_logits(chosen, features).squeeze(1), iou.gather(1, best).squeeze(1)
+
+
+def official_state_dict(model: TinySam) -> dict[str, Tensor]:
+    """The 439 tensors of `model` under the names of tinysam.pth; the unused ImageNet head is written neutral."""
+    state = {}
+    for key, value in model.state_dict().items():
+        is_encoder = key.startswith(_ENCODER)
+        name = _ENCODER + official_encoder_key(key.removeprefix(_ENCODER)) if is_encoder else key
+        state[name] = value.detach().cpu().clone()
+    return state | {_ENCODER + key: value for key, value in unused_head().items()}
+
+
+def from_official(state: dict[str, Tensor], source: str = "the checkpoint") -> TinySam:
+    """A model in eval mode from the 439 official tensors. Raises ModelError when names or shapes differ."""
+    model = TinySam()
+    heads = {_ENCODER + key for key in unused_head()}
+    renamed = {_own_key(key): value for key, value in state.items() if key not in heads}
+    expected = model.state_dict()
+    wrong = sorted(renamed.keys() ^ expected.keys())
+    wrong += [key for key in expected if key in renamed and renamed[key].shape != expected[key].shape]
+    if wrong:
+        raise ModelError(
+            f"{source} holds another model than TinySAM or MobileSAM ({len(state)} tensors, {len(wrong)} of them "
+            f"missing, unknown or of another shape, e.g. {wrong[0]}); pass a tinysam.pth or mobile_sam.pt"
+        )
+    model.load_state_dict(renamed)
+    return model.eval()
+
+
+def _own_key(official: str) -> str:
+    is_encoder = official.startswith(_ENCODER)
+    return _ENCODER + encoder_key(official.removeprefix(_ENCODER)) if is_encoder else official
+
+
+def load_tinysam(path: str | Path) -> TinySam:
+    """Read tinysam.pth, mobile_sam.pt or a checkpoint written here; weights only, no code is run.
+
+    Returns the model in eval mode, fp32. Raises ModelError for a missing, damaged or pickled-module file and for
+    the checkpoint of another model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"there is no checkpoint at {path}; pass a tinysam.pth, a mobile_sam.pt or a trained best.pt")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as reason:
+        raise ModelError(
+            f"{path} is no weights-only PyTorch checkpoint ({type(reason).__name__}); "
+            "pass a plain state dict such as tinysam.pth or mobile_sam.pt"
+        ) from reason
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"{path} holds {type(state).__name__} instead of tensors by name; pass a state dict")
+    return from_official(
+        {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, str(path)
+    )
