@@ -67,7 +67,10 @@ class GateResult(_Record):
 
 
 class Manifest(_Record):
-    """The content of `manifest.json`."""
+    """The content of `manifest.json`.
+
+    `box_buckets` are the numbers of boxes that the decoder was built for, ascending; empty means any number.
+    """
 
     format_version: int = FORMAT_VERSION
     edgekd_version: str
@@ -77,6 +80,7 @@ class Manifest(_Record):
     target: Target
     pipeline: Pipeline
     max_boxes: int = Field(gt=0, le=4096)
+    box_buckets: tuple[int, ...] = ()
     stages: dict[StageName, EngineStage]
     gate: GateResult | None = None
     notes: tuple[str, ...] = ()
@@ -90,9 +94,13 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / FILE_NAME
     if not path.is_file():
-        raise BundleError(f"{folder} is not a bundle (no {FILE_NAME}); make one with: edgekd build-engine MODELS -o {folder}")
+        raise BundleError(
+            f"{folder} is not a bundle (no {FILE_NAME}); make one with: edgekd build-engine MODELS -o {folder}"
+        )
     if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_MANIFEST_BYTES}; build it again")
+        raise BundleError(
+            f"{path} has {path.stat().st_size} bytes, expected at most {MAX_MANIFEST_BYTES}; build it again"
+        )
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -100,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise BundleError(
-            f"{folder} has bundle format {version}, this edgekd reads up to {FORMAT_VERSION}; update edgekd or build again"
+            f"{folder} has bundle format {version}, this edgekd reads {FORMAT_VERSION}; update edgekd or build again"
         )
     try:
         manifest = Manifest.model_validate(raw)
@@ -117,7 +125,9 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
     for stage in manifest.stages.values():
         for file in stage.files:
             if Path(file.name).name != file.name or file.name in ("", ".", ".."):
-                raise BundleError(f"{folder} names the engine file {file.name!r}, expected a plain file name; build it again")
+                raise BundleError(
+                    f"{folder} names the engine file {file.name!r}, expected a plain file name; build it again"
+                )
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

@@ -1,6 +1,7 @@
 """The folder that `edgekd export` writes: three ONNX graphs and `models.json`, which says how to feed and read them.
 
-Export and calibrate write it; build reads it. It knows no framework: the pipeline it describes is copied into the bundle.
+Export and calibrate write it; build reads it. It knows no framework: the pipeline it describes is copied into the
+bundle.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from edgekd.errors import ModelError
 
 FORMAT_VERSION = 1
 FILE_NAME = "models.json"
-STAGE_NAMES = ("detector", "encoder", "decoder")
 StageName = Literal["detector", "encoder", "decoder"]
+STAGE_NAMES: tuple[StageName, ...] = ("detector", "encoder", "decoder")
 
 
 class _Record(BaseModel):
@@ -119,7 +120,9 @@ def read_model_set(folder: Path) -> ModelSet:
     try:
         model_set = ModelSet.model_validate(json.loads(path.read_text()))
     except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not a model set of format {FORMAT_VERSION} ({brief(error)}); export again") from error
+        raise ModelError(
+            f"{path} is not a model set of format {FORMAT_VERSION} ({brief(error)}); export again"
+        ) from error
     if model_set.format_version != FORMAT_VERSION:
         raise ModelError(
             f"{path} has format {model_set.format_version}, this edgekd reads {FORMAT_VERSION}; export again"

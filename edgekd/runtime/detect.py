@@ -1,0 +1,150 @@
+"""Raw head maps become boxes: threshold, float32 DFL decoding of the few anchors left, non-maximum suppression.
+
+Legend: A anchors of P3, P4, P5 one after another, row by row; n boxes kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import InputError
+from edgekd.model_set import DetectorHead
+from edgekd.runtime.preprocess import Placement
+from edgekd.types import Detections, Float32Array
+
+# More candidates than this never survive suppression in a useful way and cost quadratic time.
+MAX_CANDIDATES = 10_000
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """How many and which boxes are kept.
+
+    Attributes:
+        confidence: lowest class probability, 0..1 exclusive.
+        iou: boxes of one class that overlap more than this are one object, 0..1.
+        max_boxes: at most this many a picture, the most confident.
+        multi_label: an anchor may give one box for every class above `confidence`, as average precision is measured;
+            otherwise only its best class counts.
+    """
+
+    confidence: float = 0.25
+    iou: float = 0.7
+    max_boxes: int = 300
+    multi_label: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            InputError: a value is out of its range.
+        """
+        if not 0 < self.confidence < 1:
+            raise InputError(
+                f"confidence is {self.confidence}, expected a number between 0 and 1; try --confidence 0.25"
+            )
+        if not 0 <= self.iou <= 1:
+            raise InputError(f"iou is {self.iou}, expected a number from 0 to 1; try --iou 0.7")
+        if self.max_boxes < 1:
+            raise InputError(f"max_boxes is {self.max_boxes}, expected at least 1; try --max-boxes 300")
+
+
+@lru_cache(maxsize=8)
+def anchors(height_px: int, width_px: int, strides_px: tuple[int, ...]) -> tuple[Float32Array, Float32Array]:
+    """Return the cell centres (A, 2), x then y, in cells, and the stride of each anchor (A,), in input pixels."""
+    centres, strides = [], []
+    for stride in strides_px:
+        y, x = np.mgrid[0 : height_px // stride, 0 : width_px // stride].astype(np.float32) + 0.5
+        centres.append(np.stack([x.ravel(), y.ravel()], 1))
+        strides.append(np.full(x.size, stride, np.float32))
+    return np.concatenate(centres), np.concatenate(strides)
+
+
+def expected_distance(logits: Float32Array) -> Float32Array:
+    """Decode a distance distribution: the softmax-weighted mean of its bins.
+
+    Args:
+        logits: (..., reg_max) float32.
+
+    Returns:
+        (...,) float32, distance in cells (Generalized Focal Loss, Li et al. 2020, eq. 4).
+    """
+    reg_max = logits.shape[-1]
+    if reg_max == 1:
+        return logits[..., 0]
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    bins = np.arange(reg_max, dtype=np.float32)
+    return np.asarray((weights @ bins) / weights.sum(-1), np.float32)
+
+
+def decode(
+    box_logits: Float32Array,
+    class_logits: Float32Array,
+    head: DetectorHead,
+    input_px: tuple[int, int],
+    options: DetectOptions,
+) -> Detections:
+    """Turn raw head maps into boxes in input pixels, before suppression, most confident first.
+
+    Args:
+        box_logits: (4 * reg_max, A) float32, sides left, top, right, bottom.
+        class_logits: (n_classes, A) float32.
+        head: strides and bins.
+        input_px: (height, width) of the network's input.
+        options: threshold and labels per anchor.
+    """
+    threshold = math.log(options.confidence / (1 - options.confidence))
+    if options.multi_label:
+        class_id, index = np.nonzero(class_logits > threshold)
+        logit = class_logits[class_id, index]
+    else:
+        logit = class_logits.max(0)
+        index = np.nonzero(logit > threshold)[0]
+        logit = logit[index]
+        class_id = class_logits[:, index].argmax(0)
+    order = np.argsort(-logit, kind="stable")[:MAX_CANDIDATES]
+    index, logit, class_id = index[order], logit[order], class_id[order]
+    centres, strides = anchors(*input_px, head.strides_px)
+    sides = expected_distance(box_logits[:, index].reshape(4, head.reg_max, -1).transpose(2, 0, 1))
+    centre = centres[index]
+    xyxy = np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], 1) * strides[index, None]
+    confidence = 1 / (1 + np.exp(-logit.astype(np.float32)))
+    return Detections(xyxy.astype(np.float32), confidence.astype(np.float32), class_id.astype(np.int32))
+
+
+def suppress(found: Detections, options: DetectOptions, end2end: bool) -> Detections:
+    """Keep the most confident of the boxes of one class that overlap, and at most `max_boxes`."""
+    if not end2end and len(found):
+        corner, size = found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]
+        boxes = np.concatenate([corner, size], 1).astype(np.float64)
+        kept = cv2.dnn.NMSBoxesBatched(boxes, found.confidence, found.class_id, 0.0, options.iou)  # type: ignore[arg-type]
+        found = found[np.sort(np.asarray(kept, np.intp).ravel())]
+    return found[: options.max_boxes]
+
+
+def detect(
+    outputs: dict[str, NDArray[np.generic]],
+    head: DetectorHead,
+    placement: Placement,
+    input_px: tuple[int, int],
+    options: DetectOptions,
+) -> Detections:
+    """Turn one picture's detector outputs into boxes in picture pixels.
+
+    Args:
+        outputs: `box_logits` (1, 4 * reg_max, A) and `class_logits` (1, n_classes, A).
+        head: how to decode them.
+        placement: where the picture lay in the input.
+        input_px: (height, width) of the input.
+        options: what to keep.
+    """
+    box_logits = outputs["box_logits"][0].astype(np.float32, copy=False)
+    class_logits = outputs["class_logits"][0].astype(np.float32, copy=False)
+    found = suppress(decode(box_logits, class_logits, head, input_px, options), options, head.end2end)
+    return Detections(placement.to_picture(found.xyxy), found.confidence, found.class_id)
