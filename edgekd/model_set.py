@@ -78,7 +78,11 @@ class Source(_Record):
 
 
 class OnnxStage(_Record):
-    """One exported graph, how far it is from PyTorch, and what it was made from."""
+    """One exported graph, and what it was made from.
+
+    `max_abs_difference` is its largest output difference from PyTorch; `half_storage_difference` is the same after its
+    weights were stored as fp16.
+    """
 
     file: str
     sha256: str
@@ -87,6 +91,7 @@ class OnnxStage(_Record):
     opset: int
     quantized: bool = False
     max_abs_difference: float | None = None
+    half_storage_difference: float | None = None
     source: Source
     calibration: dict[str, str] | None = None
 

@@ -1,0 +1,241 @@
+"""Networks become ONNX: PyTorch modules in, a model set out, each graph compared with PyTorch before it is kept.
+
+The three graphs keep their sizes open (batch, height and width of the detector and encoder, boxes of the decoder);
+`edgekd build-engine` fixes what a backend wants fixed. Names follow Segment Anything; see `edgekd.model_set`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+from torch.export import Dim
+
+from edgekd.bundle import atomic_folder
+from edgekd.deploy.onnx_edit import half_storage, no_forbidden_operators
+from edgekd.errors import ModelError
+from edgekd.model_set import (
+    FILE_NAME,
+    STAGE_NAMES,
+    DetectorHead,
+    ImageInput,
+    ModelSet,
+    OnnxStage,
+    Pipeline,
+    Source,
+    StageName,
+    TensorSpec,
+    sha256_of,
+)
+from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD, PromptDecoder, TinySam
+from edgekd.models.yolo11n import DetectorGraph, facts_of
+
+OPSET = 18
+MAX_ABS_DIFFERENCE = 1e-4
+DETECTOR_PAD = (114.0, 114.0, 114.0)
+"""Ultralytics' letterbox grey, in picture values."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What `edgekd export` decides beside the weights.
+
+    Attributes:
+        detector_px, encoder_px: (height, width) that the runtime feeds; multiples of 32.
+        prompt: the decoder's prompt of a box.
+        half_storage: store weights as fp16 (half the file) after the comparison with PyTorch; what the rounding
+            changes is measured and recorded too.
+    """
+
+    detector_px: tuple[int, int] = (640, 640)
+    encoder_px: tuple[int, int] = (1024, 1024)
+    prompt: Any = "box"
+    half_storage: bool = False
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One module ready for export: example inputs, names, and which of their axes stay open."""
+
+    module: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    dynamic_shapes: tuple[dict[int, Any], ...]
+    layouts: Mapping[str, str]
+
+
+def export_models(
+    detector: nn.Module, segmenter: TinySam, sources: Mapping[str, Source], destination: Path, options: ExportOptions
+) -> ModelSet:
+    """Write three graphs and `models.json` into `destination`, atomically.
+
+    Args:
+        detector: from `edgekd.models.yolo11n.load_detector`.
+        segmenter: from `edgekd.models.tinysam.load_tinysam`.
+        sources: `detector` and `segmenter`: where the weights come from.
+        destination: the folder to make or replace.
+        options: sizes, prompt and storage.
+
+    Raises:
+        ModelError: a size is not a multiple of 32, or a graph differs from PyTorch by more than 1e-4.
+    """
+    for name, size in (("detector", options.detector_px), ("segmenter", options.encoder_px)):
+        if any(side % 32 or not 32 <= side <= 8192 for side in size):
+            raise ModelError(
+                f"the {name} size is {size[1]}x{size[0]}, expected sides that are multiples of 32 up to 8192; "
+                f"try --{name}-size 640"
+            )
+    graphs = graphs_of(detector, segmenter, options)
+    with atomic_folder(destination) as folder:
+        stages = {
+            name: export_graph(graphs[name], folder / f"{name}.onnx", source_of(name, sources), options.half_storage)
+            for name in STAGE_NAMES
+        }
+        model_set = ModelSet(pipeline=_pipeline(detector, options), stages=stages)
+        (folder / FILE_NAME).write_text(model_set.model_dump_json(indent=2) + "\n")
+    return model_set
+
+
+def source_of(stage: StageName, sources: Mapping[str, Source]) -> Source:
+    """Return the source of a stage: encoder and decoder come from the segmenter."""
+    return sources["detector" if stage == "detector" else "segmenter"]
+
+
+def graphs_of(detector: nn.Module, segmenter: TinySam, options: ExportOptions) -> dict[StageName, Graph]:
+    """Wrap the two networks as the three graphs of a model set, with example inputs."""
+    height, width = options.encoder_px
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(2, 3, *options.detector_px, generator=generator)
+    normal = torch.randn(1, 3, height, width, generator=generator)
+    embeddings = torch.randn(1, 256, height // 16, width // 16, generator=generator)
+    corner = torch.rand(3, 2, generator=generator) * torch.tensor([width / 2, height / 2])
+    boxes = torch.cat([corner, corner + torch.tensor([width / 4, height / 4])], 1)
+    batch = Dim("batch", min=1, max=64)
+    rows, columns = Dim("rows", min=2, max=256), Dim("columns", min=2, max=256)
+    grid_rows, grid_columns = Dim("grid_rows", min=2, max=512), Dim("grid_columns", min=2, max=512)
+    return {
+        "detector": Graph(
+            DetectorGraph(detector),
+            (picture,),
+            ("images",),
+            ("box_logits", "class_logits"),
+            ({0: batch, 2: 32 * rows, 3: 32 * columns},),
+            {"images": "NCHW RGB 0..1", "box_logits": "N 4*reg_max A", "class_logits": "N n_classes A"},
+        ),
+        "encoder": Graph(
+            segmenter.image_encoder.eval(),
+            (normal,),
+            ("image",),
+            ("image_embeddings",),
+            ({2: 32 * rows, 3: 32 * columns},),
+            {"image": "NCHW RGB normalised", "image_embeddings": "NCHW"},
+        ),
+        "decoder": Graph(
+            PromptDecoder(segmenter, options.prompt).eval(),
+            (embeddings, boxes),
+            ("image_embeddings", "boxes"),
+            ("low_res_masks", "iou_predictions"),
+            ({2: grid_rows, 3: grid_columns}, {0: Dim("n_boxes", min=1, max=1024)}),
+            {"image_embeddings": "NCHW", "boxes": "N xyxy", "low_res_masks": "NHW logits", "iou_predictions": "N"},
+        ),
+    }
+
+
+def export_graph(graph: Graph, path: Path, source: Source, half: bool) -> OnnxStage:
+    """Export one graph, compare it with PyTorch, and describe it.
+
+    Raises:
+        ModelError: the graph holds an operator that TensorRT cannot build, or differs by more than 1e-4.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph.module,
+            graph.inputs,
+            input_names=list(graph.input_names),
+            output_names=list(graph.output_names),
+            opset_version=OPSET,
+            dynamic_shapes=graph.dynamic_shapes,
+            dynamo=True,
+            verbose=False,
+        )
+    model = program.model_proto
+    no_forbidden_operators(model, path.stem)
+    onnx.save(model, path)
+    difference = difference_from_torch(graph, path)
+    if difference > MAX_ABS_DIFFERENCE:
+        raise ModelError(
+            f"the exported {path.stem} differs from PyTorch by {difference:.1e}, expected at most "
+            f"{MAX_ABS_DIFFERENCE:.0e}; report it with the checkpoint's name"
+        )
+    if half:
+        half_storage(model)
+        onnx.save(model, path)
+    return OnnxStage(
+        file=path.name,
+        sha256=sha256_of(path),
+        inputs=_specs(model.graph.input, graph.layouts),
+        outputs=_specs(model.graph.output, graph.layouts),
+        opset=OPSET,
+        max_abs_difference=difference,
+        half_storage_difference=difference_from_torch(graph, path) if half else None,
+        source=source,
+    )
+
+
+def difference_from_torch(graph: Graph, path: Path) -> float:
+    """Return the largest absolute difference of any output between ONNX Runtime and PyTorch on the example inputs."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    feeds = {name: value.numpy() for name, value in zip(graph.input_names, graph.inputs, strict=True)}
+    got = session.run(list(graph.output_names), feeds)
+    with torch.no_grad():
+        expected = graph.module(*graph.inputs)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    return max(float(np.abs(a - b.numpy()).max()) for a, b in zip(got, expected, strict=True))
+
+
+def _specs(values: Any, layouts: Mapping[str, str]) -> tuple[TensorSpec, ...]:
+    specs = []
+    for value in values:
+        shape = tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+        specs.append(TensorSpec(name=value.name, shape=shape, dtype="float32", layout=layouts[value.name]))
+    return tuple(specs)
+
+
+def _pipeline(detector: nn.Module, options: ExportOptions) -> Pipeline:
+    facts = facts_of(detector)
+    return Pipeline(
+        class_names=facts.class_names,
+        head=DetectorHead(strides_px=facts.strides_px, reg_max=facts.reg_max, end2end=facts.end2end),
+        detector_input=ImageInput(
+            height_px=options.detector_px[0],
+            width_px=options.detector_px[1],
+            place="centre",
+            interpolation="linear",
+            mean=(0.0, 0.0, 0.0),
+            std=(255.0, 255.0, 255.0),
+            pad=DETECTOR_PAD,
+        ),
+        encoder_input=ImageInput(
+            height_px=options.encoder_px[0],
+            width_px=options.encoder_px[1],
+            place="top_left",
+            interpolation="area",
+            mean=PIXEL_MEAN,
+            std=PIXEL_STD,
+            pad=PIXEL_MEAN,
+        ),
+        prompt=options.prompt,
+    )

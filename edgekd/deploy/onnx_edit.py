@@ -1,0 +1,72 @@
+"""Small edits of ONNX graphs: weights stored as fp16, open sizes fixed, operators that no engine can build refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekd.errors import ModelError
+
+# TensorRT 8 and 10 turn these into shape tensors that their builder rejects (see the decoder exports of NanoSAM).
+FORBIDDEN_OPERATORS = ("OneHot", "NonZero", "Loop", "If")
+_MIN_ELEMENTS = 256
+
+
+def no_forbidden_operators(model: onnx.ModelProto, name: str) -> None:
+    """Check that the graph holds none of `FORBIDDEN_OPERATORS`.
+
+    Raises:
+        ModelError: it holds one.
+    """
+    found = sorted({node.op_type for node in model.graph.node} & set(FORBIDDEN_OPERATORS))
+    if found:
+        raise ModelError(f"the exported {name} contains {', '.join(found)}, which TensorRT cannot build; report it")
+
+
+def half_storage(model: onnx.ModelProto) -> None:
+    """Store large float32 weights as fp16 behind a Cast, in place; every runtime folds the Cast when it loads."""
+    casts = []
+    for initializer in model.graph.initializer:
+        if initializer.data_type != TensorProto.FLOAT or np.prod(initializer.dims) < _MIN_ELEMENTS:
+            continue
+        name = initializer.name
+        half = numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float16), f"{name}_fp16")
+        casts.append(helper.make_node("Cast", [half.name], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+        initializer.CopyFrom(half)
+    stored = {cast.output[0] for cast in casts}
+    kept = [value for value in model.graph.value_info if value.name not in stored]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(casts + nodes)
+
+
+def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int | str, ...]]) -> onnx.ModelProto:
+    """Return the graph with the inputs' open axes replaced by the given numbers and everything that follows folded.
+
+    Args:
+        model: left unchanged.
+        shapes: input name -> shape; a string keeps that axis open.
+    """
+    from onnxsim import simplify
+
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in fixed.graph.input:
+        for axis, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
+            if isinstance(size, int):
+                axis.dim_value = size
+            else:
+                axis.dim_param = size
+    del fixed.graph.value_info[:]
+    for output in fixed.graph.output:
+        for axis in output.type.tensor_type.shape.dim:
+            axis.Clear()
+    simplified, equal = simplify(fixed)
+    if not equal:
+        raise ModelError("the graph changed its outputs when its sizes were fixed; report it with the model's name")
+    return simplified
