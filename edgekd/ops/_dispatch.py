@@ -1,6 +1,8 @@
 """Which implementation computes: one function that decides and says why, from a device, a dtype and a request."""
 
 import os
+from functools import lru_cache
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
@@ -9,10 +11,13 @@ from edgekd.errors import BackendUnavailable, InputError
 
 ENVIRONMENT_VARIABLE = "EDGEKD_KERNELS"
 CHOICES = ("auto", "triton", "cuda", "cpu", "reference")
+# The first that can be used is taken; the reference always can.
+PREFERENCE = {"cuda": ("triton", "cuda"), "cpu": ("cpu",)}
+KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class Backend(NamedTuple):
-    """An implementation and the reason it was taken, one sentence for `edgekd kernels info`."""
+    """An implementation and the reason it was taken, for `edgekd kernels info`."""
 
     name: str
     reason: str
@@ -21,15 +26,40 @@ class Backend(NamedTuple):
 def resolve_backend(device_type: str, dtype: torch.dtype, requested: str | None = None) -> Backend:
     """Decide who computes: an argument first, then EDGEKD_KERNELS, then the fastest that is there.
 
-    A request that cannot be met raises BackendUnavailable; an unknown name raises InputError.
+    device_type is torch.device.type. A request that cannot be met raises BackendUnavailable; an unknown name raises
+    InputError.
     """
-    choice, asked_by = (requested, "the argument") if requested else _environment_request()
+    choice, asked_by = (requested, "the argument backend") if requested else _environment_request()
     if choice not in CHOICES:
-        raise InputError(f"{asked_by} asks for the kernels {choice!r}, expected one of {', '.join(CHOICES)}.")
-    if choice in ("auto", "reference"):
-        return Backend("reference", "PyTorch reference")
-    raise BackendUnavailable(f"{asked_by} asks for the {choice} kernels, which are not built; use reference.")
+        raise InputError(f"{asked_by} is {choice!r}, expected one of {', '.join(CHOICES)}.")
+    if choice == "auto":
+        return _best_backend(device_type, dtype)
+    obstacle = why_unavailable(choice, device_type, dtype)
+    if obstacle:
+        raise BackendUnavailable(f"{asked_by} asks for {choice}, but {obstacle}; use auto or reference.")
+    return Backend(choice, f"{asked_by} asks for it")
+
+
+@lru_cache
+def why_unavailable(name: str, device_type: str, dtype: torch.dtype) -> str | None:
+    """Return why this implementation cannot compute this dtype on this device, or None when it can."""
+    if name == "reference":
+        return None
+    if dtype not in KERNEL_DTYPES:
+        return f"{str(dtype).removeprefix('torch.')} is computed by the reference only"
+    obstacle: str | None = import_module(f"edgekd.ops._{name}").why_unavailable(device_type)
+    return obstacle
+
+
+def _best_backend(device_type: str, dtype: torch.dtype) -> Backend:
+    obstacles: list[str] = []
+    for name in PREFERENCE.get(device_type, ()):
+        obstacle = why_unavailable(name, device_type, dtype)
+        if obstacle is None:
+            return Backend(name, "; ".join([*obstacles, f"the fastest for {device_type} tensors that is here"]))
+        obstacles.append(f"not {name}: {obstacle}")
+    return Backend("reference", "; ".join(obstacles) or f"there are no kernels for {device_type} tensors")
 
 
 def _environment_request() -> tuple[str, str]:
-    return os.environ.get(ENVIRONMENT_VARIABLE) or "auto", ENVIRONMENT_VARIABLE
+    return os.environ.get(ENVIRONMENT_VARIABLE) or "auto", f"the variable {ENVIRONMENT_VARIABLE}"

@@ -33,22 +33,15 @@ def haar_dwt2_ref(x: Tensor, mode: str = "zero") -> HaarBands:
     wide = F.pad(wide, pad) if mode == "zero" else F.pad(wide, pad, mode="replicate")
     a, b = wide[..., 0::2, 0::2], wide[..., 0::2, 1::2]
     c, d = wide[..., 1::2, 0::2], wide[..., 1::2, 1::2]
-    bands = (a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d)
-    return HaarBands(*((band / 2).to(x.dtype) for band in bands))
+    return HaarBands(*(band.to(x.dtype) for band in _butterfly(a, b, c, d)))
 
 
 def haar_idwt2_ref(bands: HaarBands, size: tuple[int, int] | None = None) -> Tensor:
     """Invert the transform: (N, C, H, W) from four (N, C, h, w), cropped to size = (H, W), by default (2h, 2w)."""
-    approx, horizontal, vertical, diagonal = (_at_least_float32(band) for band in bands)
-    corners = (
-        approx + horizontal + vertical + diagonal,
-        approx + horizontal - vertical - diagonal,
-        approx - horizontal + vertical - diagonal,
-        approx - horizontal - vertical + diagonal,
-    )
-    n, c, h, w = approx.shape
+    corners = _butterfly(*(_at_least_float32(band) for band in bands))
+    n, c, h, w = bands.approx.shape
     height, width = size or (2 * h, 2 * w)
-    blocks = torch.stack(corners, dim=-1).view(n, c, h, w, 2, 2) / 2
+    blocks = torch.stack(corners, dim=-1).view(n, c, h, w, 2, 2)
     x = blocks.permute(0, 1, 2, 4, 3, 5).reshape(n, c, 2 * h, 2 * w)
     return x[..., :height, :width].to(bands.approx.dtype)
 
@@ -68,6 +61,12 @@ def haar_weighted_mse_ref(
         squares = [square * cell_weight for square in squares]
     low, *high = (square.mean() for square in squares)
     return weight_low * low + weight_high * torch.stack(high).mean()
+
+
+def _butterfly(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pixels to bands and bands to pixels; the kernels add in this order too, so all return the same bits."""
+    top, top_step, bottom, bottom_step = a + b, a - b, c + d, c - d
+    return (top + bottom) / 2, (top - bottom) / 2, (top_step + bottom_step) / 2, (top_step - bottom_step) / 2
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -1,0 +1,129 @@
+"""The CPU kernels behind ctypes: contiguous CPU tensors of float32, float16 or bfloat16 in, new tensors out."""
+
+import ctypes
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgekd.errors import BackendUnavailable
+from edgekd.ops._cpu_build import find_cpu_library
+from edgekd.ops._interface import BandWeights
+
+DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+COMPILE_COMMAND = "edgekd kernels compile --cpu"
+
+
+class HaarShape(ctypes.Structure):
+    """Mirror of edgekd_haar_shape in cuda_kernels/csrc/cpu/haar_cpu.h."""
+
+    _fields_ = [
+        ("planes", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("replicate", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+    ]
+
+
+def why_unavailable(device_type: str) -> str | None:
+    """Return why these kernels cannot compute on such a device, or None when they can."""
+    if device_type != "cpu":
+        return f"the CPU kernels do not take {device_type} tensors"
+    if find_cpu_library() is None:
+        return f"the CPU kernels are not compiled (run: {COMPILE_COMMAND})"
+    return None
+
+
+def instruction_set() -> str:
+    """Return the instruction set of the row loops: avx512, avx2 or baseline."""
+    return str(_library().edgekd_haar_instruction_set().decode())
+
+
+def analysis(x: Tensor, replicate: bool) -> list[Tensor]:
+    """Forward transform of x (N, C, H, W): four bands (N, C, ceil(H/2), ceil(W/2))."""
+    n, c, height, width = x.shape
+    bands = [x.new_empty(n, c, (height + 1) // 2, (width + 1) // 2) for _ in range(4)]
+    shape = _shape(x.shape, replicate)
+    _library().edgekd_haar_analysis(DTYPE_CODES[x.dtype], ctypes.byref(shape), x.data_ptr(), _pointers(bands))
+    return bands
+
+
+def synthesis(bands: list[Tensor], height: int, width: int, replicate: bool) -> Tensor:
+    """Adjoint of `analysis`: four bands -> (N, C, height, width); without replicate it is the cropped inverse."""
+    x = bands[0].new_empty(*bands[0].shape[:2], height, width)
+    shape = _shape(x.shape, replicate)
+    _library().edgekd_haar_synthesis(DTYPE_CODES[x.dtype], ctypes.byref(shape), _pointers(bands), x.data_ptr())
+    return x
+
+
+def loss(
+    student: Tensor, teacher: Tensor, cell_weight: Tensor | None, weights: BandWeights, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Loss (a float32 scalar) and, in the same pass when asked, its gradient (else an empty tensor)."""
+    energy, gradient = _loss(student, teacher, cell_weight, weights, 2.0 if with_gradient else None)
+    return torch.tensor(energy, dtype=torch.float32), gradient
+
+
+def loss_gradient(
+    grad_output: Tensor, student: Tensor, teacher: Tensor, cell_weight: Tensor | None, weights: BandWeights
+) -> Tensor:
+    """Gradient of the loss with respect to student, times grad_output; only the product is rounded to the dtype."""
+    return _loss(student, teacher, cell_weight, weights, 2.0 * grad_output.item())[1]
+
+
+def _loss(
+    student: Tensor, teacher: Tensor, cell_weight: Tensor | None, weights: BandWeights, gradient_scale: float | None
+) -> tuple[float, Tensor]:
+    gradient = torch.empty_like(student) if gradient_scale is not None else student.new_empty(0)
+    shape = _shape(student.shape, replicate=False)
+    energy = _library().edgekd_haar_loss(
+        DTYPE_CODES[student.dtype],
+        ctypes.byref(shape),
+        student.data_ptr(),
+        teacher.data_ptr(),
+        cell_weight.data_ptr() if cell_weight is not None else None,
+        student.shape[1],
+        *weights.per_cell(student.shape),
+        gradient.data_ptr() if gradient_scale is not None else None,
+        gradient_scale or 0.0,
+        (ctypes.c_double * shape.planes)(),
+    )
+    return float(energy), gradient
+
+
+def _shape(shape: torch.Size, replicate: bool) -> HaarShape:
+    n, c, height, width = shape
+    return HaarShape(n * c, height, width, replicate, torch.get_num_threads())
+
+
+def _pointers(bands: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * 4)(*(band.data_ptr() for band in bands))
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    path = find_cpu_library()
+    if path is None:
+        raise BackendUnavailable(f"the CPU kernels are not compiled; run: {COMPILE_COMMAND}.")
+    return _declare(path)
+
+
+def _declare(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BackendUnavailable(f"{path} cannot be loaded ({error}); run: {COMPILE_COMMAND}.") from error
+    pointer, integer, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+    library.edgekd_haar_analysis.argtypes = [integer, pointer, pointer, pointer]
+    library.edgekd_haar_analysis.restype = None
+    library.edgekd_haar_synthesis.argtypes = [integer, pointer, pointer, pointer]
+    library.edgekd_haar_synthesis.restype = None
+    library.edgekd_haar_loss.argtypes = [
+        integer, pointer, pointer, pointer, pointer, ctypes.c_int64, real, real, pointer, real, pointer,
+    ]  # fmt: skip
+    library.edgekd_haar_loss.restype = ctypes.c_double
+    library.edgekd_haar_instruction_set.argtypes = []
+    library.edgekd_haar_instruction_set.restype = ctypes.c_char_p
+    return library

@@ -1,0 +1,69 @@
+"""Build the CPU kernels: one C++ file in, one plain shared library out (no Python ABI, no PyTorch headers).
+
+`setup.py` calls `compile_cpu_library` for a wheel; `edgekd kernels compile --cpu` calls it on the user's machine.
+Nothing here runs at import or at first use.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.ops.sources import PACKAGE_DIR, kernel_cache_dir, kernel_sources_dir, source_hash
+
+# No contraction to fused multiply-add: every instruction set then returns the same gradient.
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden", "-Wall")
+
+
+def library_name(sources: Path) -> str:
+    """Return the file name of the library made from these sources; other sources give another name."""
+    suffix = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+    csrc = sources / "csrc"
+    return f"libedgekd_haar-{source_hash([csrc / 'haar_core.h', *(csrc / 'cpu').iterdir()])}{suffix}"
+
+
+@lru_cache(maxsize=1)
+def find_cpu_library() -> Path | None:
+    """Return the library made from the present sources: the package's own, else the user's, else None."""
+    name = library_name(kernel_sources_dir())
+    candidates = (PACKAGE_DIR / "_native" / name, kernel_cache_dir() / name)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def find_compiler() -> str | None:
+    """Return the C++ compiler: the variable CXX (it may carry arguments), else the first of c++, g++, clang++."""
+    if os.environ.get("CXX"):
+        return os.environ["CXX"]
+    return next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
+
+
+def compile_cpu_library(output_dir: Path, sources: Path | None = None) -> Path:
+    """Compile csrc/cpu/haar_cpu.cpp into output_dir and return the library's path.
+
+    Raises BackendUnavailable without a compiler and BuildError with the compiler's last words when it fails.
+    """
+    sources = sources or kernel_sources_dir()
+    compiler = find_compiler()
+    if compiler is None:
+        raise BackendUnavailable("no C++ compiler is on this machine; install g++ or point CXX to one.")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    library = output_dir / library_name(sources)
+    temporary = library.with_name(f"{library.name}.{os.getpid()}.tmp")
+    command = [*shlex.split(compiler), *FLAGS, str(sources / "csrc" / "cpu" / "haar_cpu.cpp"), "-o", str(temporary)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise BuildError(f"{compiler} could not compile the CPU kernels: {done.stderr.strip()[-800:]}")
+        os.replace(temporary, library)
+        find_cpu_library.cache_clear()
+    except FileNotFoundError as error:
+        raise BackendUnavailable(
+            f"the C++ compiler {compiler!r} is not on this machine; install g++ or set CXX."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return library
