@@ -1,0 +1,98 @@
+"""`--precision auto` on a CPU: measure what this processor offers and keep the fastest that stays close to fp32.
+
+A stage's graph goes in; a precision and the measured reason come out. Nothing is assumed about the processor: on some,
+bf16 is emulated and slower than fp32.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.bundle import Precision
+from edgekd.model_set import StageName
+
+MAX_RELATIVE_ERROR = 0.05
+"""Root mean square of the difference to fp32 over that of the fp32 output; bf16 keeps 8 bits, about 1 % per network."""
+
+MIN_SPEEDUP = 1.05
+_RUNS = 3
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A precision and why it was taken, in words for the manifest."""
+
+    precision: Precision
+    reason: str
+
+
+def choose_precision(name: StageName, path: Path, inputs: dict[str, tuple[int, ...]]) -> Choice:
+    """Measure fp32 and, where the CPU has it, bf16 in OpenVINO.
+
+    Args:
+        name: the stage; it decides what a typical input looks like.
+        path: the ONNX graph.
+        inputs: input name -> shape, -1 for the number of boxes.
+    """
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(str(path))
+    model.reshape({key: list(shape) for key, shape in inputs.items()})
+    feeds = _typical_feeds(name, inputs)
+    reference, fp32_ms = _measure(core, model, "fp32", feeds)
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return Choice("fp32", "this CPU has no bf16 arithmetic")
+    outputs, bf16_ms = _measure(core, model, "bf16", feeds)
+    error = max(relative_error(outputs[key], reference[key]) for key in reference)
+    measured = f"bf16 {bf16_ms:.1f} ms against fp32 {fp32_ms:.1f} ms, relative error {error:.4f}"
+    if error > MAX_RELATIVE_ERROR:
+        return Choice("fp32", f"{measured}: too far from fp32")
+    if fp32_ms < bf16_ms * MIN_SPEEDUP:
+        return Choice("fp32", f"{measured}: not faster")
+    return Choice("bf16", measured)
+
+
+def relative_error(value: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Root mean square of the difference, over the root mean square of the reference."""
+    scale = float(np.sqrt(np.mean(np.square(reference, dtype=np.float64))))
+    return float(np.sqrt(np.mean(np.square(value - reference, dtype=np.float64)))) / max(scale, 1e-12)
+
+
+def _measure(
+    core: Any, model: Any, precision: Precision, feeds: dict[str, NDArray[np.float32]]
+) -> tuple[dict[str, NDArray[np.float32]], float]:
+    """Outputs and the fastest of a few runs, in milliseconds."""
+    config = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    compiled = core.compile_model(model, "CPU", config)
+    request = compiled.create_infer_request()
+    request.infer(feeds)
+    times = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        request.infer(feeds)
+        times.append((time.perf_counter() - start) * 1e3)
+    outputs = {port.get_any_name(): request.get_output_tensor(i).data.copy() for i, port in enumerate(compiled.outputs)}
+    return outputs, min(times)
+
+
+def _typical_feeds(name: StageName, inputs: dict[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
+    """Inputs with the statistics of real ones: smooth pictures, unit-variance embeddings, boxes inside the frame."""
+    generator = np.random.default_rng(0)
+    if name == "decoder":
+        shape = inputs["image_embeddings"]
+        corner = generator.uniform(0, 8 * min(shape[2:]), (4, 2))
+        boxes = np.concatenate([corner, corner + 4 * min(shape[2:])], 1).astype(np.float32)
+        return {"image_embeddings": generator.standard_normal(shape, np.float32), "boxes": boxes}
+    key, shape = next(iter(inputs.items()))
+    coarse = generator.random((1, 3, shape[2] // 32, shape[3] // 32), np.float32)
+    noise = generator.random(shape, np.float32)
+    picture = np.asarray(coarse.repeat(32, 2).repeat(32, 3) * 0.7 + noise * 0.3, np.float32)
+    return {key: picture if name == "detector" else np.asarray((picture - 0.45) / 0.225, np.float32)}

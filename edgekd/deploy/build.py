@@ -1,0 +1,297 @@
+"""A model set becomes a bundle: one engine a stage, a manifest, written in one step.
+
+read the set -> decide sizes -> build three engines in a temporary folder -> manifest -> rename
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import edgekd
+from edgekd.bundle import (
+    BackendName,
+    EngineStage,
+    Manifest,
+    Precision,
+    Target,
+    atomic_folder,
+    describe_file,
+    write_manifest,
+)
+from edgekd.deploy.auto_precision import Choice, choose_precision
+from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.model_set import STAGE_NAMES, ModelSet, OnnxStage, Pipeline, StageName, TensorSpec, read_model_set
+
+PrecisionWish = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+PRECISIONS: dict[BackendName, tuple[Precision, ...]] = {
+    "openvino": ("fp32", "bf16", "fp16", "int8"),
+    "onnxruntime": ("fp32", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "tensorrt-rtx": ("fp32", "fp16", "int8"),
+}
+DEFAULT_BUCKETS = (1, 4, 8, 16, 32)
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build a bundle.
+
+    Attributes:
+        backend: which library will run it.
+        precision: of the arithmetic; `auto` measures on a CPU and means fp16 for TensorRT.
+        compute_capability: such as "8.9", of the GPU to build for; None for the GPU at hand.
+        detector_px, encoder_px: (height, width) of the inputs; None keeps what the models were exported for.
+        max_boxes: most boxes a picture.
+        box_buckets: numbers of boxes the decoder is called with; empty leaves the number open.
+        workspace_bytes, optimization_level, timing_cache: TensorRT's; see `PlanOptions`.
+    """
+
+    backend: BackendName = "openvino"
+    precision: PrecisionWish = "auto"
+    compute_capability: str | None = None
+    detector_px: tuple[int, int] | None = None
+    encoder_px: tuple[int, int] | None = None
+    max_boxes: int = 300
+    box_buckets: tuple[int, ...] = ()
+    workspace_bytes: int | None = None
+    optimization_level: int | None = None
+    timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The fixed input sizes of a bundle: input name -> shape; -1 is the number of boxes, left open."""
+
+    inputs: dict[StageName, dict[str, tuple[int, ...]]]
+
+
+def build_bundle(
+    models: Path, destination: Path, options: BuildOptions, report: Report = lambda line: None
+) -> Manifest:
+    """Build the three engines of a model set.
+
+    Args:
+        models: what `edgekd export` or `edgekd calibrate` wrote.
+        destination: the bundle to make or replace; nothing is left there when the build fails or is interrupted.
+        options: backend, precision, sizes.
+        report: called with one line for each step.
+
+    Raises:
+        ModelError: the model set is damaged.
+        BackendUnavailable: the backend is not on this machine.
+        BuildError: options that do not fit each other, or a graph that the backend refuses.
+        BundleError: `destination` holds something else.
+    """
+    model_set = read_model_set(models)
+    _check_options(options, model_set)
+    pipeline = _sized(model_set.pipeline, options)
+    shapes = _shapes(pipeline)
+    try:
+        with atomic_folder(destination) as folder:
+            stages, notes = {}, []
+            for name in STAGE_NAMES:
+                report(f"building {name}")
+                stage, note = _build_stage(name, models, folder, model_set, shapes, options)
+                stages[name] = stage
+                notes.append(note)
+                report(note)
+            manifest = _manifest(pipeline, stages, options, tuple(notes))
+            write_manifest(folder, manifest)
+    except OSError as error:
+        raise BuildError(f"{destination} cannot be written ({error.strerror}); give another -o") from error
+    return manifest
+
+
+def _check_options(options: BuildOptions, model_set: ModelSet) -> None:
+    offered = PRECISIONS[options.backend]
+    if options.precision != "auto" and options.precision not in offered:
+        raise BuildError(
+            f"{options.backend} has no {options.precision}, it builds {', '.join(offered)}; give another --precision"
+        )
+    if options.precision == "int8" and not any(stage.quantized for stage in model_set.stages.values()):
+        raise BuildError(
+            "int8 was asked for and no graph is quantized; run first: edgekd calibrate MODELS --images DIR"
+        )
+    if list(options.box_buckets) != sorted(set(options.box_buckets)) or any(size < 1 for size in options.box_buckets):
+        raise BuildError(
+            f"box buckets are {options.box_buckets}, expected ascending numbers such as 1,4,8; give --buckets"
+        )
+    for size in (options.detector_px, options.encoder_px):
+        if size and any(side % 32 or not 32 <= side <= 8192 for side in size):
+            raise BuildError(f"the size {size[1]}x{size[0]} has a side that is no multiple of 32; try 640x640")
+
+
+def _sized(pipeline: Pipeline, options: BuildOptions) -> Pipeline:
+    """The pipeline with the input sizes that this bundle is built for."""
+    update: dict[str, Any] = {}
+    for name, size in (("detector_input", options.detector_px), ("encoder_input", options.encoder_px)):
+        if size:
+            update[name] = getattr(pipeline, name).model_copy(update={"height_px": size[0], "width_px": size[1]})
+    return pipeline.model_copy(update=update)
+
+
+def _shapes(pipeline: Pipeline) -> Shapes:
+    detector, encoder = pipeline.detector_input, pipeline.encoder_input
+    return Shapes(
+        {
+            "detector": {"images": (1, 3, detector.height_px, detector.width_px)},
+            "encoder": {"image": (1, 3, encoder.height_px, encoder.width_px)},
+            "decoder": {
+                "image_embeddings": (1, 256, encoder.height_px // 16, encoder.width_px // 16),
+                "boxes": (-1, 4),
+            },
+        }
+    )
+
+
+def _build_stage(
+    name: StageName, models: Path, folder: Path, model_set: ModelSet, shapes: Shapes, options: BuildOptions
+) -> tuple[EngineStage, str]:
+    onnx_stage = model_set.stages[name]
+    path, inputs = models / onnx_stage.file, shapes.inputs[name]
+    choice = _precision(name, path, onnx_stage, inputs, options)
+    if options.backend == "openvino":
+        files = _build_openvino(name, path, inputs, folder)
+    elif options.backend == "onnxruntime":
+        files = [Path(shutil.copyfile(path, folder / f"{name}.onnx"))]
+    else:
+        files = [_build_tensorrt(name, path, inputs, folder, replace(options, precision=choice.precision))]
+    stage = EngineStage(
+        files=tuple(describe_file(file) for file in files),
+        precision=choice.precision,
+        inputs=tuple(_fixed(spec, inputs) for spec in onnx_stage.inputs),
+        outputs=onnx_stage.outputs,
+        onnx_sha256=onnx_stage.sha256,
+        source=onnx_stage.source,
+        calibration=onnx_stage.calibration,
+    )
+    return stage, f"{name}: {choice.precision}, {choice.reason}"
+
+
+def _precision(
+    name: StageName, path: Path, stage: OnnxStage, inputs: dict[str, tuple[int, ...]], options: BuildOptions
+) -> Choice:
+    """Decide a stage's arithmetic: Q/DQ graphs are int8, the rest follows the wish."""
+    if stage.quantized:
+        return Choice("int8", "the graph carries Q/DQ pairs")
+    wish = options.precision
+    on_gpu = options.backend.startswith("tensorrt")
+    if wish == "int8":
+        return Choice("fp16" if on_gpu else "fp32", "the graph has no Q/DQ pairs, so it stays float")
+    if wish != "auto":
+        return Choice(wish, "as asked for")
+    if on_gpu:
+        return Choice("fp16", "TensorRT's default here, with fp32 islands")
+    if options.backend == "onnxruntime":
+        return Choice("fp32", "ONNX Runtime's float arithmetic on a CPU")
+    return choose_precision(name, path, inputs)
+
+
+def _build_openvino(name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], folder: Path) -> list[Path]:
+    """Write OpenVINO's own format with fixed sizes: `.xml`, which is opened, and `.bin` beside it."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailable(f"OpenVINO cannot be imported ({error}); install it: pip install openvino") from error
+    model = openvino.Core().read_model(str(path))
+    model.reshape({key: list(shape) for key, shape in inputs.items()})
+    target = folder / f"{name}.xml"
+    openvino.save_model(model, str(target), compress_to_fp16=False)
+    return [target, target.with_suffix(".bin")]
+
+
+def _build_tensorrt(
+    name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], folder: Path, options: BuildOptions
+) -> Path:
+    """Fix the sizes in the graph, then build a plan; only the number of boxes keeps a profile."""
+    import onnx
+
+    from edgekd.deploy.onnx_edit import fix_shapes
+    from edgekd.deploy.tensorrt_build import PlanOptions, build_plan
+
+    fixed = folder / f"{name}.fixed.onnx"
+    onnx.save(fix_shapes(onnx.load(path), {key: _opened(shape) for key, shape in inputs.items()}), fixed)
+    buckets = options.box_buckets or DEFAULT_BUCKETS
+    usual = min((size for size in buckets if size >= 8), default=buckets[-1])
+    profiles = {
+        key: tuple((size, *shape[1:]) for size in (1, usual, buckets[-1]))
+        for key, shape in inputs.items()
+        if -1 in shape
+    }
+    plan = build_plan(
+        fixed,
+        PlanOptions(
+            rtx=options.backend == "tensorrt-rtx",
+            compute_capability=options.compute_capability,
+            precision=options.precision,  # type: ignore[arg-type]
+            profiles=profiles,  # type: ignore[arg-type]
+            workspace_bytes=options.workspace_bytes,
+            optimization_level=options.optimization_level,
+            timing_cache=options.timing_cache,
+        ),
+    )
+    fixed.unlink()
+    target = folder / f"{name}.engine"
+    target.write_bytes(plan)
+    return target
+
+
+def _opened(shape: tuple[int, ...]) -> tuple[int | str, ...]:
+    return tuple("n_boxes" if size == -1 else size for size in shape)
+
+
+def _fixed(spec: TensorSpec, inputs: dict[str, tuple[int, ...]]) -> TensorSpec:
+    return spec.model_copy(update={"shape": _opened(inputs[spec.name])})
+
+
+def _manifest(
+    pipeline: Pipeline, stages: dict[StageName, EngineStage], options: BuildOptions, notes: tuple[str, ...]
+) -> Manifest:
+    on_gpu = options.backend.startswith("tensorrt")
+    buckets = options.box_buckets or (DEFAULT_BUCKETS if on_gpu else ())
+    return Manifest(
+        edgekd_version=edgekd.__version__,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        backend=options.backend,
+        backend_version=backend_version(options.backend),
+        target=Target(
+            os=platform.system().lower(),
+            machine=platform.machine(),
+            compute_capability=_compute_capability(options) if on_gpu else None,
+        ),
+        pipeline=pipeline,
+        max_boxes=options.max_boxes,
+        box_buckets=buckets,
+        stages=stages,
+        notes=notes,
+    )
+
+
+def _compute_capability(options: BuildOptions) -> str | None:
+    if options.compute_capability:
+        return options.compute_capability
+    from edgekd.runtime.cuda import compute_capability
+
+    return compute_capability()
+
+
+def backend_version(backend: BackendName) -> str:
+    """Return the version of a backend's library, as it goes into the manifest."""
+    if backend == "openvino":
+        import openvino
+
+        return str(openvino.__version__)
+    if backend == "onnxruntime":
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+    from edgekd.deploy.tensorrt_build import library_version
+
+    return library_version(rtx=backend == "tensorrt-rtx")
