@@ -1,0 +1,134 @@
+"""What this machine is: processor, memory, GPU, Jetson power mode, package versions; every result file carries it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+PACKAGES = (
+    "numpy", "opencv-python", "openvino", "onnxruntime", "onnx", "nncf", "torch", "ultralytics", "timm",
+    "transformers", "triton", "tensorrt", "tensorrt-rtx", "pycuda",
+)  # fmt: skip
+_ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16")
+
+
+class Machine(BaseModel):
+    """Where a number was measured. Fields are None where the machine has no such thing or does not say."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cpu: str
+    n_cores: int
+    isa: tuple[str, ...]
+    memory_gib: float
+    os: str
+    python: str
+    gpu: str | None = None
+    gpu_driver: str | None = None
+    jetson: str | None = None
+    power_mode: str | None = None
+    load_average: float | None = None
+    versions: dict[str, str]
+
+
+def describe_machine() -> Machine:
+    """Read the facts of this machine; needs no privileges and loads no heavy library."""
+    gpu, driver = _gpu()
+    return Machine(
+        cpu=_cpu_name(),
+        n_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        isa=_isa(),
+        memory_gib=round(_memory_bytes() / 2**30, 1),
+        os=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+        gpu=gpu,
+        gpu_driver=driver,
+        jetson=_first_line(Path("/proc/device-tree/model")),
+        power_mode=_command_line(["nvpmodel", "-q"]),
+        load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        versions=package_versions(),
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Return name -> version of the installed packages among `PACKAGES`."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def has_module(name: str) -> bool:
+    """Say whether a top-level module can be found, without importing it."""
+    return importlib.util.find_spec(name) is not None
+
+
+def device_slug(machine: Machine) -> str:
+    """Return a short name for result files, such as `amd-epyc-2core` or `jetson-orin-nano`."""
+    if machine.jetson:
+        name = machine.jetson
+    elif machine.gpu:
+        name = machine.gpu
+    else:
+        name = f"{machine.cpu} {machine.n_cores}core"
+    kept = [word for word in name.lower().replace("(r)", "").replace("(tm)", "").split() if word.isascii()]
+    return "-".join("".join(c for c in word if c.isalnum()) for word in kept[:4])
+
+
+def _cpu_name() -> str:
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith(("model name", "Model")):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _isa() -> tuple[str, ...]:
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith(("flags", "Features")):
+            flags = set(line.split(":", 1)[1].split())
+            return tuple(flag for flag in _ISA_FLAGS if flag in flags)
+    return ()
+
+
+def _memory_bytes() -> int:
+    if "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _gpu() -> tuple[str | None, str | None]:
+    line = _command_line(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    if not line or "," not in line:
+        return None, None
+    name, driver = line.split(",")[:2]
+    return name.strip(), driver.strip()
+
+
+def _command_line(command: list[str]) -> str | None:
+    """First line that a command prints, None where it is not installed or fails."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else None
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(errors="replace").splitlines() if path.is_file() else []
+
+
+def _first_line(path: Path) -> str | None:
+    lines = _lines(path)
+    return lines[0].strip("\x00 ") if lines else None

@@ -1,0 +1,130 @@
+"""Pictures come in: files, folders and videos become (name, picture) pairs, each picture (H, W, 3) uint8 BGR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgekd.errors import InputError
+from edgekd.runtime.preprocess import check_picture
+from edgekd.types import UInt8Array
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".jp2")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture and where it comes from; `index` counts the frames of a video and is None for a file."""
+
+    name: str
+    path: Path
+    picture: UInt8Array
+    index: int | None = None
+
+
+def read_picture(path: str | Path) -> UInt8Array:
+    """Read a picture file as (H, W, 3) uint8 BGR, turned upright by its EXIF orientation.
+
+    Grey becomes three equal channels, transparency is dropped, and 16-bit values are brought to 8 bits by the number of
+    bits that the brightest pixel needs (an 11-bit satellite picture is divided by 8).
+
+    Raises:
+        InputError: the file is missing, empty, truncated, too large, not a picture, or has values that are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give a picture file")
+    data = np.fromfile(path, np.uint8)
+    if not len(data):
+        raise InputError(f"{path} is empty; give a picture file")
+    if _is_cut_jpeg(data):
+        raise InputError(f"{path} is a truncated JPEG (its end marker is missing); copy the file again")
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    except cv2.error as error:
+        raise InputError(
+            f"{path} cannot be decoded ({error.err or error.func}); give a smaller or whole picture"
+        ) from error
+    if picture is None:
+        raise InputError(f"{path} is not a picture that OpenCV can read; give one of {', '.join(PICTURE_SUFFIXES)}")
+    picture = _to_bgr8(picture, path)
+    check_picture(picture)
+    return picture
+
+
+def frames(sources: Iterable[str | Path]) -> Iterator[Frame]:
+    """Yield every picture of files, folders (sorted, not recursive) and videos.
+
+    Raises:
+        InputError: a source does not exist, a folder holds no pictures, a picture or video cannot be read.
+    """
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            yield from _folder(path)
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            yield from _video(path)
+        else:
+            yield Frame(path.stem, path, read_picture(path))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the picture files of a folder, sorted by name.
+
+    Raises:
+        InputError: there is none.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    if not paths:
+        raise InputError(f"{folder} holds no pictures ({', '.join(PICTURE_SUFFIXES)}); give another folder")
+    return paths
+
+
+def _folder(folder: Path) -> Iterator[Frame]:
+    for path in pictures_in(folder):
+        yield Frame(path.stem, path, read_picture(path))
+
+
+def _video(path: Path) -> Iterator[Frame]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give a video file")
+    capture = cv2.VideoCapture(str(path))
+    try:
+        index = 0
+        while True:
+            read, picture = capture.read()
+            if not read:
+                break
+            yield Frame(f"{path.stem}_{index:06d}", path, _to_bgr8(picture, path), index)
+            index += 1
+        if index == 0:
+            raise InputError(f"{path} holds no video frame that OpenCV can decode; convert it to H.264 in an .mp4")
+    finally:
+        capture.release()
+
+
+def _is_cut_jpeg(data: UInt8Array) -> bool:
+    """OpenCV fills the missing part of a JPEG with grey and only warns; half a picture must not pass for a whole one."""
+    starts = len(data) > 3 and data[0] == 0xFF and data[1] == 0xD8
+    return bool(starts and b"\xff\xd9" not in data[-4096:].tobytes())
+
+
+def _to_bgr8(picture: np.ndarray, path: Path) -> UInt8Array:
+    if picture.dtype.kind == "f":
+        if not np.isfinite(picture).all():
+            raise InputError(f"{path} holds values that are not finite (NaN or infinity); fill them before")
+        peak = float(picture.max(initial=0.0))
+        picture = np.clip(picture * (255.0 if peak <= 1.0 else 1.0), 0, 255).astype(np.uint8)
+    elif picture.dtype == np.uint16:
+        shift = max(0, int(picture.max(initial=0)).bit_length() - 8)
+        picture = (picture >> shift).astype(np.uint8)
+    elif picture.dtype != np.uint8:
+        raise InputError(f"{path} has {picture.dtype} values, expected 8 or 16 bits or float; convert it")
+    if picture.ndim == 2:
+        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(picture[:, :, :3])
