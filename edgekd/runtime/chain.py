@@ -129,6 +129,10 @@ class Chain:
         blob, _ = preprocess(picture, self.manifest.pipeline.encoder_input)
         return np.asarray(self._engines["encoder"].infer({"image": blob})["image_embeddings"], np.float32)
 
+    def engine_times_ms(self) -> dict[str, Mapping[str, float]]:
+        """Return what each engine says of its last run: `h2d`, `gpu_compute`, `d2h` on a GPU, `compute` on a CPU."""
+        return {name: engine.times_ms for name, engine in self._engines.items() if engine.times_ms}
+
     def _given(self, boxes: Float32Array) -> Detections:
         array = np.asarray(boxes, np.float32)
         if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():

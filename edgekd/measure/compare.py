@@ -1,0 +1,57 @@
+"""Two latency reports side by side; reports of unlike runs are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edgekd.errors import InputError
+from edgekd.measure.latency import LatencyReport
+
+
+def read_report(path: Path) -> LatencyReport:
+    """Read a result file of `edgekd bench --json`.
+
+    Raises:
+        InputError: the file is missing or is no latency report.
+    """
+    try:
+        return LatencyReport.model_validate_json(path.read_text())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); give a file written by edgekd bench --json"
+        ) from error
+    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a latency report; give a file written by edgekd bench --json") from error
+
+
+def unlike(a: LatencyReport, b: LatencyReport) -> list[str]:
+    """Name what makes two reports incomparable: other pictures, boxes, threads, sizes or machine."""
+    checks = {
+        "machine": (a.machine.cpu, a.machine.gpu) == (b.machine.cpu, b.machine.gpu),
+        "number of cores": a.machine.n_cores == b.machine.n_cores,
+        "power mode": a.machine.power_mode == b.machine.power_mode,
+        "pictures": a.settings.pictures_px == b.settings.pictures_px,
+        "threads": a.settings.n_threads == b.settings.n_threads,
+        "input sizes": a.input_px == b.input_px,
+        "number of boxes": a.settings.n_boxes == b.settings.n_boxes,
+    }
+    return [name for name, same in checks.items() if not same]
+
+
+def compare(a: LatencyReport, b: LatencyReport) -> dict[str, tuple[float, float, float]]:
+    """Return stage -> (p50 of a, p50 of b, speed-up of b) for the stages that both have, in milliseconds.
+
+    Raises:
+        InputError: the two runs are not comparable.
+    """
+    differences = unlike(a, b)
+    if differences:
+        raise InputError(f"the two reports differ in {', '.join(differences)}; bench both bundles the same way")
+    return {
+        name: (a.stages[name].p50_ms, b.stages[name].p50_ms, a.stages[name].p50_ms / b.stages[name].p50_ms)
+        for name in a.stages
+        if name in b.stages and b.stages[name].p50_ms > 0
+    }

@@ -1,0 +1,206 @@
+"""How long the chain takes: every stage and the whole, as percentiles, with everything that a reader needs to believe it.
+
+A chain and pictures go in, a `LatencyReport` comes out. Vocabulary and warnings follow trtexec's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+import edgekd
+from edgekd.environment import Machine, describe_machine
+from edgekd.errors import InputError
+from edgekd.runtime.chain import Chain, ChainOptions
+from edgekd.types import Float32Array, UInt8Array
+
+UNSTABLE_CV = 0.025
+"""Above this coefficient of variation trtexec warns that the clocks may not be locked; so do we."""
+
+
+class Distribution(BaseModel):
+    """Milliseconds of one stage over all runs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    n: int
+    min_ms: float
+    mean_ms: float
+    std_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+class BenchSettings(BaseModel):
+    """What was run: two reports with different settings are not comparable."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pictures_px: tuple[tuple[int, int], ...]
+    n_boxes: tuple[int, ...]
+    warm_up_runs: int
+    min_runs: int
+    min_seconds: float
+    n_threads: int | None
+    confidence: float
+
+
+class LatencyReport(BaseModel):
+    """The content of a bench result file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str = "latency"
+    edgekd_version: str
+    created: str
+    machine: Machine
+    bundle_sha256: str
+    backend: str
+    backend_version: str
+    precision: dict[str, str]
+    input_px: dict[str, tuple[int, int]]
+    settings: BenchSettings
+    stages: dict[str, Distribution]
+    engines: dict[str, dict[str, Distribution]]
+    per_box_ms: float | None
+    throughput_per_s: float
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How long to measure.
+
+    Attributes:
+        warm_up_runs: runs that are thrown away.
+        min_runs, min_seconds: both must be reached.
+        n_threads: CPU threads the chain was opened with, for the record.
+    """
+
+    warm_up_runs: int = 3
+    min_runs: int = 20
+    min_seconds: float = 5.0
+    n_threads: int | None = None
+
+
+def bench_chain(
+    chain: Chain, bundle_sha256: str, pictures: Sequence[UInt8Array], options: BenchOptions, chain_options: ChainOptions
+) -> LatencyReport:
+    """Run the chain over the pictures in turn until the report is long enough.
+
+    Args:
+        chain: an open bundle.
+        bundle_sha256: of its manifest, for the record.
+        pictures: (H, W, 3) uint8 BGR each.
+        options: how long.
+        chain_options: thresholds; the confidence decides how many boxes are segmented.
+
+    Raises:
+        InputError: no picture was given.
+    """
+    if not pictures:
+        raise InputError("no picture was given to bench, expected at least one; name a picture or folder")
+    for index in range(options.warm_up_runs):
+        chain(pictures[index % len(pictures)], chain_options)
+    samples: dict[str, list[float]] = {}
+    engines: dict[str, dict[str, list[float]]] = {}
+    n_boxes: list[int] = []
+    start = time.perf_counter()
+    runs = 0
+    while runs < options.min_runs or time.perf_counter() - start < options.min_seconds:
+        result = chain(pictures[runs % len(pictures)], chain_options)
+        _append(samples, result.times_ms)
+        for name, times_ms in chain.engine_times_ms().items():
+            _append(engines.setdefault(name, {}), times_ms)
+        if runs < len(pictures):
+            n_boxes.append(len(result))
+        runs += 1
+    elapsed_s = time.perf_counter() - start
+    stages = {name: distribution(values) for name, values in samples.items()}
+    return LatencyReport(
+        edgekd_version=edgekd.__version__,
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        machine=describe_machine(),
+        bundle_sha256=bundle_sha256,
+        backend=chain.manifest.backend,
+        backend_version=chain.manifest.backend_version,
+        precision={name: stage.precision for name, stage in chain.manifest.stages.items()},
+        input_px=_input_px(chain),
+        settings=BenchSettings(
+            pictures_px=tuple((picture.shape[1], picture.shape[0]) for picture in pictures),
+            n_boxes=tuple(n_boxes),
+            warm_up_runs=options.warm_up_runs,
+            min_runs=options.min_runs,
+            min_seconds=options.min_seconds,
+            n_threads=options.n_threads,
+            confidence=chain_options.detect.confidence,
+        ),
+        stages=stages,
+        engines={name: {part: distribution(ms) for part, ms in parts.items()} for name, parts in engines.items()},
+        per_box_ms=_per_box_ms(chain, pictures[0]),
+        throughput_per_s=runs / elapsed_s,
+        warnings=_warnings(stages, n_boxes, runs),
+    )
+
+
+def distribution(samples_ms: Sequence[float]) -> Distribution:
+    """Summarise samples in milliseconds; percentiles interpolate linearly."""
+    values = np.asarray(samples_ms, np.float64)
+    p50, p90, p99 = np.percentile(values, [50, 90, 99])
+    return Distribution(
+        n=len(values),
+        min_ms=float(values.min()),
+        mean_ms=float(values.mean()),
+        std_ms=float(values.std()),
+        p50_ms=float(p50),
+        p90_ms=float(p90),
+        p99_ms=float(p99),
+        max_ms=float(values.max()),
+    )
+
+
+def _append(samples: dict[str, list[float]], times_ms: Mapping[str, float]) -> None:
+    for name, value in times_ms.items():
+        samples.setdefault(name, []).append(value)
+
+
+def _per_box_ms(chain: Chain, picture: UInt8Array) -> float:
+    """What one more box costs: the slope between 1 and 8 boxes, fastest of three runs each."""
+
+    def fastest(n: int) -> float:
+        boxes: Float32Array = np.tile(
+            np.array([[0, 0, picture.shape[1] / 2, picture.shape[0] / 2]], np.float32), (n, 1)
+        )
+        times = [chain(picture, boxes=boxes).times_ms for _ in range(3)]
+        return min(t["decoder"] + t["mask_postprocess"] for t in times)
+
+    return (fastest(8) - fastest(1)) / 7
+
+
+def _input_px(chain: Chain) -> dict[str, tuple[int, int]]:
+    pipeline = chain.manifest.pipeline
+    return {
+        "detector": (pipeline.detector_input.width_px, pipeline.detector_input.height_px),
+        "encoder": (pipeline.encoder_input.width_px, pipeline.encoder_input.height_px),
+    }
+
+
+def _warnings(stages: Mapping[str, Distribution], n_boxes: Sequence[int], runs: int) -> tuple[str, ...]:
+    found = []
+    total = stages["total"]
+    if len(n_boxes) == 1 and total.std_ms / total.mean_ms > UNSTABLE_CV:
+        found.append(
+            f"the total varies by {total.std_ms / total.mean_ms:.1%} (more than {UNSTABLE_CV:.1%}): "
+            "stop other work and lock the clocks for stable numbers"
+        )
+    if runs < 100:
+        found.append(f"p99 rests on {runs} runs; raise --min-runs to 100 or more to trust it")
+    if not any(n_boxes):
+        found.append("no box was found, so encoder and decoder never ran; lower --confidence or give other pictures")
+    return tuple(found)

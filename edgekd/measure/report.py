@@ -1,0 +1,68 @@
+"""Reports become tables and plots: for the terminal (rich), for documents (Markdown), for eyes (matplotlib)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from edgekd.errors import BackendUnavailable
+from edgekd.measure.latency import LatencyReport
+
+COLUMNS = ("stage", "p50 ms", "p90 ms", "p99 ms", "mean ms", "min ms", "max ms")
+
+
+def latency_rows(report: LatencyReport) -> list[tuple[str, ...]]:
+    """Return one row a stage with the values of `COLUMNS`."""
+    rows = []
+    for name, d in report.stages.items():
+        values = (d.p50_ms, d.p90_ms, d.p99_ms, d.mean_ms, d.min_ms, d.max_ms)
+        rows.append((name.replace("_", " "), *(f"{value:.1f}" for value in values)))
+    return rows
+
+
+def latency_table(report: LatencyReport) -> Table:
+    """Return the report as a terminal table."""
+    precision = ", ".join(f"{name} {value}" for name, value in report.precision.items())
+    table = Table(title=f"{report.machine.cpu}, {report.backend} {report.backend_version}: {precision}")
+    for index, column in enumerate(COLUMNS):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in latency_rows(report):
+        table.add_row(*row, style="bold" if row[0] == "total" else None)
+    return table
+
+
+def latency_markdown(report: LatencyReport) -> str:
+    """Return the report as a Markdown table."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in latency_rows(report)]
+    return "\n".join(lines) + "\n"
+
+
+def plot_latency(report: LatencyReport, path: Path) -> None:
+    """Draw p50 and p99 of every stage as bars into a PNG or SVG file.
+
+    Raises:
+        BackendUnavailable: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"matplotlib cannot be imported ({error}); install it: pip install matplotlib"
+        ) from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = [name for name in report.stages if name != "total"]
+    p50 = [report.stages[name].p50_ms for name in names]
+    p99 = [report.stages[name].p99_ms for name in names]
+    figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(names) + 1.5), layout="constrained")
+    axes.barh(names, p99, color="#c9d6e8", label="p99")
+    axes.barh(names, p50, color="#2f5d92", label="p50", height=0.5)
+    axes.invert_yaxis()
+    axes.set_xlabel("latency_ms")
+    axes.set_title(f"{report.machine.cpu}, {report.backend}: total p50 {report.stages['total'].p50_ms:.1f} ms")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
