@@ -41,8 +41,9 @@ class Frame:
     @staticmethod
     def of_grid(height: int, width: int, like: Tensor) -> Frame:
         """The frame of a whole picture of `height` x `width` embedding cells."""
-        side_px = torch.as_tensor(max(height, width) * STRIDE_PX, dtype=like.dtype, device=like.device)
-        return Frame(side_px, torch.zeros(2, dtype=like.dtype, device=like.device))
+        # Counted with tensors, so that an exported graph follows the size of its input.
+        n_cells = torch.cat([torch.arange(side, device=like.device) for side in (height, width)]).amax(dim=0) + 1
+        return Frame((n_cells * STRIDE_PX).to(like.dtype), like.new_zeros(2))
 
 
 class RandomPositionEncoding(nn.Module):
@@ -111,7 +112,7 @@ class PromptEncoder(nn.Module):
         return self.pe_layer(unit).permute(0, 3, 1, 2)
 
     def dense_prompt(self, mask_input: Tensor | None) -> Tensor:
-        """Map added to the embeddings: of earlier mask logits (P, 1, 4h, 4w), or SAM's constant where there are none."""
+        """Map added to the embeddings: of earlier mask logits (P, 1, 4h, 4w), or SAM's constant without any."""
         if mask_input is None:
             return self.no_mask_embed.weight.reshape(1, -1, 1, 1)
         embedded: Tensor = self.mask_downscaling(mask_input)
