@@ -20,11 +20,9 @@ def read_report(path: Path) -> LatencyReport:
     try:
         return LatencyReport.model_validate_json(path.read_text())
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); give a file written by edgekd bench --json"
-        ) from error
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a file of edgekd bench --json") from error
     except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a latency report; give a file written by edgekd bench --json") from error
+        raise InputError(f"{path} is not a latency report; give a file of edgekd bench --json") from error
 
 
 def unlike(a: LatencyReport, b: LatencyReport) -> list[str]:

@@ -1,4 +1,4 @@
-"""How long the chain takes: every stage and the whole, as percentiles, with everything that a reader needs to believe it.
+"""How long the chain takes: every stage and the whole, as percentiles, with all that a reader needs to believe it.
 
 A chain and pictures go in, a `LatencyReport` comes out. Vocabulary and warnings follow trtexec's.
 """

@@ -48,9 +48,7 @@ def plot_latency(report: LatencyReport, path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise BackendUnavailable(
-            f"matplotlib cannot be imported ({error}); install it: pip install matplotlib"
-        ) from error
+        raise BackendUnavailable(f"matplotlib is missing ({error}); install it: pip install matplotlib") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -57,20 +57,31 @@ def read_picture(path: str | Path) -> UInt8Array:
     return picture
 
 
-def frames(sources: Iterable[str | Path]) -> Iterator[Frame]:
-    """Yield every picture of files, folders (sorted, not recursive) and videos.
+def expand(sources: Iterable[str | Path]) -> list[Path]:
+    """Return files and videos as they are named, and the picture files of folders (sorted, not recursive).
 
     Raises:
-        InputError: a source does not exist, a folder holds no pictures, a picture or video cannot be read.
+        InputError: a source does not exist, or a folder holds no pictures.
     """
+    paths: list[Path] = []
     for source in sources:
         path = Path(source)
-        if path.is_dir():
-            yield from _folder(path)
-        elif path.suffix.lower() in VIDEO_SUFFIXES:
-            yield from _video(path)
-        else:
-            yield Frame(path.stem, path, read_picture(path))
+        if not path.exists():
+            raise InputError(f"{path} does not exist; give a picture, a video or a folder of pictures")
+        paths.extend(pictures_in(path) if path.is_dir() else [path])
+    return paths
+
+
+def frames(path: Path) -> Iterator[Frame]:
+    """Yield the one picture of a file, or every frame of a video.
+
+    Raises:
+        InputError: the picture or video cannot be read.
+    """
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        yield from _video(path)
+    else:
+        yield Frame(path.stem, path, read_picture(path))
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -83,11 +94,6 @@ def pictures_in(folder: Path) -> list[Path]:
     if not paths:
         raise InputError(f"{folder} holds no pictures ({', '.join(PICTURE_SUFFIXES)}); give another folder")
     return paths
-
-
-def _folder(folder: Path) -> Iterator[Frame]:
-    for path in pictures_in(folder):
-        yield Frame(path.stem, path, read_picture(path))
 
 
 def _video(path: Path) -> Iterator[Frame]:

@@ -1,0 +1,50 @@
+"""`edgekd build-engine`: a model set becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Backend = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+
+
+def build_engine(
+    models: Annotated[Path, typer.Argument(help="folder written by export or calibrate")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="bundle to write")],
+    backend: Annotated[Backend, typer.Option(help="library that will run the engines")] = "openvino",
+    precision: Annotated[Precision, typer.Option(help="auto measures on a CPU, means fp16 for TensorRT")] = "auto",
+    sm: Annotated[str | None, typer.Option(help="GPU to build for, such as 89; default: the GPU at hand")] = None,
+    detector_size: Annotated[str | None, typer.Option(help="640 or WIDTHxHEIGHT")] = None,
+    segmenter_size: Annotated[str | None, typer.Option(help="1024, 512 or WIDTHxHEIGHT")] = None,
+    max_boxes: Annotated[int, typer.Option(help="most boxes a picture", min=1, max=4096)] = 300,
+    buckets: Annotated[str | None, typer.Option(help="box counts the decoder is built for, such as 1,4,8")] = None,
+    workspace_mib: Annotated[int | None, typer.Option(help="TensorRT: scratch memory", min=1)] = None,
+    level: Annotated[int | None, typer.Option(help="TensorRT: builder optimization level", min=0, max=5)] = None,
+    timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: file of measured kernel times")] = None,
+) -> None:
+    """Build one engine a stage and write them with a manifest, in one step."""
+    from edgekd.cli.console import log, out
+    from edgekd.cli.sizes import parse_numbers, parse_size, parse_sm
+    from edgekd.deploy.build import BuildOptions, build_bundle
+
+    options = BuildOptions(
+        backend=backend,
+        precision=precision,
+        compute_capability=parse_sm(sm),
+        detector_px=parse_size(detector_size),
+        encoder_px=parse_size(segmenter_size),
+        max_boxes=max_boxes,
+        box_buckets=parse_numbers(buckets),
+        workspace_bytes=workspace_mib * 2**20 if workspace_mib else None,
+        optimization_level=level,
+        timing_cache=timing_cache,
+    )
+    with log.status("building engines"):
+        manifest = build_bundle(models, output, options, log.print)
+    total_mb = sum(file.n_bytes for stage in manifest.stages.values() for file in stage.files) / 1e6
+    out.print(f"{output}: {manifest.backend} {manifest.backend_version}, {total_mb:.1f} MB")
+    for note in manifest.notes:
+        out.print(f"  {note}")

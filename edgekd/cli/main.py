@@ -1,0 +1,66 @@
+"""The command `edgekd`: mounts the verbs and turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import edgekd
+from edgekd.cli import bench, weights
+from edgekd.cli.build_engine import build_engine
+from edgekd.cli.demo import demo
+from edgekd.cli.export import export
+from edgekd.cli.inspect import doctor, inspect
+from edgekd.cli.run import run
+from edgekd.errors import EdgekdError
+
+app = typer.Typer(
+    help="A detector and a promptable segmenter, from training to a small device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(edgekd.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show and exit")] = False,
+) -> None:
+    """A detector and a promptable segmenter, from training to a small device."""
+
+
+app.command("demo")(demo)
+app.command("export")(export)
+app.command("build-engine")(build_engine)
+app.command("run")(run)
+app.add_typer(bench.app, name="bench")
+app.command("inspect")(inspect)
+app.command("doctor")(doctor)
+app.add_typer(weights.app, name="weights")
+
+
+def main() -> None:
+    """Run the command line; user errors are one sentence on stderr, bugs keep their traceback."""
+    try:
+        app()
+    except EdgekdError as error:
+        sys.exit(_say(f"edgekd: {error}", error.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(_say("edgekd: interrupted, nothing half-written is left", 130))
+
+
+def _say(sentence: str, exit_code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    main()

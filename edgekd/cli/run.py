@@ -1,0 +1,142 @@
+"""`edgekd run`: pictures, folders and videos through a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekd.errors import BackendUnavailable, InputError
+
+if TYPE_CHECKING:
+    from edgekd.runtime.sources import Frame
+    from edgekd.types import ChainResult
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="bundle written by build-engine")],
+    sources: Annotated[list[Path], typer.Argument(help="pictures, folders of pictures, videos")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for overlays, masks and JSON")] = Path("out"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="one JSON for all pictures")] = None,
+    confidence: Annotated[float, typer.Option(help="lowest class probability")] = 0.25,
+    iou: Annotated[float, typer.Option(help="overlap above which two boxes are one object")] = 0.7,
+    max_boxes: Annotated[int, typer.Option(help="most boxes a picture")] = 300,
+    min_region_px: Annotated[int, typer.Option(help="remove islands and holes below this area")] = 0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: the backend's choice", min=1)] = None,
+    overlays: Annotated[bool, typer.Option(help="write NAME_overlay.jpg")] = True,
+    masks: Annotated[bool, typer.Option(help="write NAME_masks.png: pixel value 1 + index of the object")] = True,
+    geojson: Annotated[bool, typer.Option(help="write NAME.geojson; needs GeoTIFF sources and rasterio")] = False,
+) -> None:
+    """Find objects and their masks; one line a picture on stdout, files in the output folder.
+
+    A picture that cannot be read is reported and skipped; the exit code is then 1, and all other results are kept.
+    """
+    from rich.progress import track
+
+    from edgekd.cli.console import log, out
+    from edgekd.runtime.chain import Chain, ChainOptions
+    from edgekd.runtime.detect import DetectOptions
+    from edgekd.runtime.segment import MaskOptions
+    from edgekd.runtime.sources import expand, frames
+
+    options = ChainOptions(DetectOptions(confidence, iou, max_boxes), MaskOptions(min_region_px=min_region_px))
+    paths = expand(sources)
+    written = _Writer(output, overlays, masks, geojson)
+    failures: list[str] = []
+    with Chain.open(bundle, threads) as chain:
+        for path in track(paths, "running", console=log, disable=len(paths) == 1):
+            try:
+                for frame in frames(path):
+                    result = chain(frame.picture, options)
+                    written.add(frame, result)
+                    out.print(f"{frame.name}: {_summary(result)}, {result.times_ms['total']:.0f} ms")
+            except InputError as error:
+                if len(paths) == 1:
+                    raise
+                failures.append(str(error))
+                log.print(f"skipped: {error}")
+    written.finish(json_file)
+    if failures:
+        raise InputError(f"{len(failures)} of {len(paths)} sources could not be read (first: {failures[0]})")
+
+
+class _Writer:
+    """Writes the files of every picture and collects the JSON."""
+
+    def __init__(self, folder: Path, overlays: bool, masks: bool, geojson: bool) -> None:
+        self.folder, self.overlays, self.masks, self.geojson = folder, overlays, masks, geojson
+        self.pictures: list[dict[str, Any]] = []
+
+    def add(self, frame: Frame, result: ChainResult) -> None:
+        from edgekd.runtime import output
+
+        if self.overlays:
+            self._write_picture(f"{frame.name}_overlay.jpg", output.overlay(frame.picture, result))
+        if self.masks:
+            self._write_picture(f"{frame.name}_masks.png", output.label_map(result))
+        if self.geojson:
+            self._write_geojson(frame, result)
+        height, width = frame.picture.shape[:2]
+        self.pictures.append(
+            {
+                "name": frame.name,
+                "source": str(frame.path),
+                "frame": frame.index,
+                "width_px": width,
+                "height_px": height,
+                "objects": output.objects_json(result),
+                "times_ms": {name: round(value, 3) for name, value in result.times_ms.items()},
+            }
+        )
+
+    def finish(self, json_file: Path | None) -> None:
+        import json
+
+        from edgekd.cli.console import write_text
+
+        write_text(json_file or self.folder / "results.json", json.dumps({"pictures": self.pictures}, indent=1) + "\n")
+
+    def _write_picture(self, name: str, picture: Any) -> None:
+        import cv2
+
+        from edgekd.cli.console import write_file
+
+        done, data = cv2.imencode(Path(name).suffix, picture)
+        if not done:
+            raise InputError(f"{name} cannot be encoded at {picture.shape}; give smaller pictures")
+        write_file(self.folder / name, data.tobytes())
+
+    def _write_geojson(self, frame: Frame, result: ChainResult) -> None:
+        import json
+
+        from edgekd.cli.console import write_text
+        from edgekd.runtime.output import geojson
+
+        transform, crs = _georeference(frame.path)
+        write_text(self.folder / f"{frame.name}.geojson", json.dumps(geojson(result, transform, crs)) + "\n")
+
+
+def _georeference(path: Path) -> tuple[tuple[float, ...], str | None]:
+    try:
+        import rasterio
+    except ImportError as error:
+        raise BackendUnavailable(f"GeoJSON needs rasterio ({error}); install it: pip install 'edgekd[geo]'") from error
+    try:
+        with rasterio.open(path) as file:
+            transform, crs = file.transform, file.crs
+    except rasterio.errors.RasterioError as error:
+        raise InputError(f"{path} has no georeference ({error}); leave --geojson out") from error
+    if transform.is_identity:
+        raise InputError(f"{path} has no georeference; leave --geojson out or give a GeoTIFF")
+    return tuple(transform)[:6], crs.to_string() if crs else None
+
+
+def _summary(result: ChainResult) -> str:
+    if not len(result):
+        return "no objects"
+    counts: dict[str, int] = {}
+    for class_id in result.detections.class_id:
+        name = result.class_names[int(class_id)]
+        counts[name] = counts.get(name, 0) + 1
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))

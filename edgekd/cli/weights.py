@@ -1,0 +1,53 @@
+"""`edgekd weights list|fetch|verify`: published checkpoints by name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Published checkpoints: list, fetch, verify.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_weights() -> None:
+    """List names, licences, and whether each file is on this machine."""
+    from rich.table import Table
+
+    from edgekd.cli.console import out
+    from edgekd.models import weights
+
+    table = Table("name", "kind", "licence", "sha256", "file")
+    table.add_row(weights.SHIPPED_DETECTOR, "detector", "AGPL-3.0 (Ultralytics)", "in models.json", "in the package")
+    table.add_row(weights.SHIPPED_SEGMENTER, "segmenter", "see the model card", "in models.json", "in the package")
+    for entry in weights.PUBLISHED:
+        here = str(entry.file) if entry.file.is_file() else "not fetched"
+        table.add_row(entry.name, entry.kind, entry.licence, (entry.sha256 or "unknown")[:12], here)
+    out.print(table)
+
+
+@app.command()
+def fetch(name: Annotated[str, typer.Argument(help="a name of `edgekd weights list`")]) -> None:
+    """Download a checkpoint into the cache and check its sha256 where it is known."""
+    from rich.progress import Progress
+
+    from edgekd.cli.console import log, out
+    from edgekd.models import weights
+
+    entry = weights.named(name)
+    log.print(f"{entry.name}: {entry.licence}, from {entry.url}")
+    with Progress(console=log) as progress:
+        task = progress.add_task(entry.name, total=None)
+        path = weights.fetch(entry, lambda done, total: progress.update(task, completed=done, total=total or None))
+    out.print(str(path))
+
+
+@app.command()
+def verify(name: Annotated[str, typer.Argument(help="a name of `edgekd weights list`")]) -> None:
+    """Compare a fetched file with the published sha256."""
+    from edgekd.cli.console import out
+    from edgekd.models import weights
+
+    entry = weights.named(name)
+    known = weights.verify(entry)
+    out.print(f"{entry.file}: {'sha256 as published' if known else 'no published sha256 is known to compare with'}")

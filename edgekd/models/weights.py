@@ -1,0 +1,185 @@
+"""Names of weights: where each comes from, its sha256 where it is known, its licence, and where it is cached.
+
+A name or a path goes in, a checked local file comes out. Nothing is downloaded unless `fetch` is called.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgekd.bundle import atomic_folder
+from edgekd.errors import InputError, ModelError
+from edgekd.model_set import FILE_NAME, ModelSet, read_model_set, sha256_of
+from edgekd.shipped import default_models
+
+SHIPPED_DETECTOR = "yolo11n-nwpu"
+SHIPPED_SEGMENTER = "tinysam-nwpu"
+Kind = Literal["detector", "segmenter"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One published checkpoint.
+
+    Attributes:
+        name: what the user types.
+        kind: what it is.
+        url: where it is published.
+        sha256: of the published file; None where nobody here could check it.
+        licence: of the weights.
+    """
+
+    name: str
+    kind: Kind
+    url: str
+    sha256: str | None
+    licence: str
+
+    @property
+    def file(self) -> Path:
+        """Where the file lies once it was fetched."""
+        return cache_folder() / self.url.rsplit("/", 1)[1]
+
+
+PUBLISHED = (
+    Weights(
+        "yolo11n",
+        "detector",
+        "https://github.com/ultralytics/assets/releases/download/v8.4.0/yolo11n.pt",
+        "0ebbc80d4a7680d14987a577cd21342b65ecfd94632bd9a8da63ae6417644ee1",
+        "AGPL-3.0 (Ultralytics)",
+    ),
+    Weights(
+        "tinysam",
+        "segmenter",
+        "https://github.com/xinghaochen/TinySAM/releases/download/3.0/tinysam_42.3.pth",
+        None,
+        "Apache-2.0 (TinySAM)",
+    ),
+    Weights(
+        "mobile_sam",
+        "segmenter",
+        "https://github.com/ultralytics/assets/releases/download/v8.4.0/mobile_sam.pt",
+        None,
+        "Apache-2.0 (MobileSAM)",
+    ),
+)
+
+
+def cache_folder() -> Path:
+    """Return where fetched weights are kept: EDGEKD_CACHE, else the user's cache folder."""
+    if "EDGEKD_CACHE" in os.environ:
+        return Path(os.environ["EDGEKD_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgekd"
+
+
+def named(name: str) -> Weights:
+    """Return the entry of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    for weights in PUBLISHED:
+        if weights.name == name:
+            return weights
+    known = ", ".join(weights.name for weights in PUBLISHED)
+    raise InputError(f"no weights are named {name!r}, known are {known}; give one of them or the path of a checkpoint")
+
+
+def resolve(name_or_path: str) -> Path:
+    """Return the local file of a name or a path; a fetched file is checked.
+
+    Raises:
+        InputError: neither a file nor a known name, or the name was not fetched yet.
+        ModelError: the fetched file was changed.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.suffix in (".pt", ".pth"):
+        raise InputError(f"{path} does not exist; give the path of a checkpoint or a name of: edgekd weights list")
+    if name_or_path in (SHIPPED_DETECTOR, SHIPPED_SEGMENTER):
+        raise InputError(
+            f"{name_or_path} ships as ONNX and goes with the other shipped model; export both, or give a checkpoint"
+        )
+    weights = named(name_or_path)
+    if not weights.file.is_file():
+        raise InputError(f"{weights.name} is not on this machine; get it with: edgekd weights fetch {weights.name}")
+    verify(weights)
+    return weights.file
+
+
+def verify(weights: Weights) -> bool:
+    """Check a fetched file; False where no sha256 is known.
+
+    Raises:
+        InputError: it was not fetched.
+        ModelError: its sha256 differs.
+    """
+    if not weights.file.is_file():
+        raise InputError(f"{weights.name} is not on this machine; get it with: edgekd weights fetch {weights.name}")
+    if weights.sha256 is None:
+        return False
+    if sha256_of(weights.file) != weights.sha256:
+        raise ModelError(f"{weights.file} is not the published file (its sha256 differs); delete it and fetch it again")
+    return True
+
+
+def fetch(weights: Weights, progress: Callable[[int, int], None]) -> Path:
+    """Download a checkpoint into the cache; a broken download leaves nothing behind.
+
+    Args:
+        weights: what to get.
+        progress: called with bytes so far and bytes in all (0 when the server does not say).
+
+    Raises:
+        InputError: the server cannot be reached, or the cache cannot be written.
+        ModelError: what came is not the published file.
+    """
+    target = weights.file
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(weights.url, timeout=30) as response, partial.open("wb") as file:
+            n_all = int(response.headers.get("Content-Length") or 0)
+            while block := response.read(1 << 18):
+                file.write(block)
+                progress(file.tell(), n_all)
+        if weights.sha256 and sha256_of(partial) != weights.sha256:
+            raise ModelError(f"{weights.url} sent another file than expected (its sha256 differs); try again later")
+        os.replace(partial, target)
+    except urllib.error.URLError as error:
+        raise InputError(
+            f"{weights.url} cannot be reached ({error.reason}); download it elsewhere and copy it to {target}"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{target} cannot be written ({error.strerror}); set EDGEKD_CACHE") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def copy_shipped(
+    destination: Path, detector_px: tuple[int, int] | None, encoder_px: tuple[int, int] | None
+) -> ModelSet:
+    """Copy the shipped graphs, whose sizes are open, with other input sizes in their description if asked for."""
+    folder = default_models()
+    model_set = read_model_set(folder)
+    update = {}
+    for name, size in (("detector_input", detector_px), ("encoder_input", encoder_px)):
+        if size:
+            spec = getattr(model_set.pipeline, name)
+            update[name] = spec.model_copy(update={"height_px": size[0], "width_px": size[1]})
+    model_set = model_set.model_copy(update={"pipeline": model_set.pipeline.model_copy(update=update)})
+    with atomic_folder(destination) as target:
+        for stage in model_set.stages.values():
+            shutil.copyfile(folder / stage.file, target / stage.file)
+        (target / FILE_NAME).write_text(model_set.model_dump_json(indent=2) + "\n")
+    return model_set
