@@ -135,7 +135,7 @@ class Rtx(Plain):
         if wanted not in known:
             raise BuildError(
                 f"TensorRT-RTX has no kernels for compute capability {wanted}, it knows {', '.join(known)}; "
-                "for a Jetson or a data centre GPU build on the device itself with: edgekd build-engine --backend tensorrt"
+                "build for other GPUs on the device itself with: edgekd build-engine --backend tensorrt"
             )
         return wanted
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("edgekd.tensorrt")
 
-# By the name of the enum's member: `trt.nptype` of old versions fails with newer NumPy, and not all versions have INT64.
+# By the name of the enum's member: `trt.nptype` of old versions fails with newer NumPy, and not all of them have INT64.
 _DTYPES = {
     "FLOAT": np.float32,
     "HALF": np.float16,
