@@ -1,0 +1,280 @@
+"""How accurate a bundle is: a chain and labelled pictures in, an `AccuracyReport` out.
+
+Every picture runs once: the detector with a confidence low enough for average precision, then the segmenter on the
+detector's boxes (mask AP, score = the detector's confidence) and on the labels' boxes (IoU of the segmenter alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+import edgekd
+from edgekd.environment import Machine, describe_machine
+from edgekd.errors import DataError
+from edgekd.measure import coco_metrics as coco
+from edgekd.measure.coco_metrics import Json
+from edgekd.measure.datasets import LabelledPicture, LabelledSet
+from edgekd.model_set import sha256_of
+from edgekd.runtime.chain import Chain
+from edgekd.runtime.detect import DetectOptions
+from edgekd.runtime.sources import read_picture
+from edgekd.types import Detections, Float32Array, Int32Array, UInt8Array
+
+Track = Callable[[Sequence[LabelledPicture]], Iterable[LabelledPicture]]
+"""Wraps the pictures to show progress, as `rich.progress.track` does; `iter` shows nothing."""
+
+OVERLAP = 0.5
+"""IoU from which a box counts as found in the per-picture scores."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is measured.
+
+    Attributes:
+        detector, segmenter: measure this part; mask AP needs both.
+        confidence: lowest confidence that enters average precision.
+        mask_confidence: lowest confidence of a box that is segmented for mask AP; each box costs a decoder run.
+        shown_confidence: confidence at which the per-picture F1 is taken.
+    """
+
+    detector: bool = True
+    segmenter: bool = True
+    confidence: float = 0.001
+    mask_confidence: float = 0.05
+    shown_confidence: float = 0.25
+
+
+class PictureScore(BaseModel):
+    """One picture: F1 of the boxes at the shown confidence, mean IoU of the masks from the labels' boxes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    n_objects: int
+    box_f1: float | None = None
+    miou: float | None = None
+
+    def worst(self) -> float:
+        """Return the lower of the two scores, 0..1."""
+        return min(score for score in (self.box_f1, self.miou, 1.0) if score is not None)
+
+
+class AccuracyReport(BaseModel):
+    """The content of an evaluation's JSON; AP and IoU are 0..1, sizes without an object are left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str = "accuracy"
+    edgekd_version: str
+    machine: Machine
+    bundle_sha256: str
+    backend: str
+    precision: dict[str, str]
+    data: str
+    n_images: int
+    n_objects: int
+    confidence: float
+    mask_confidence: float
+    box: dict[str, float] = {}
+    mask: dict[str, float] = {}
+    gt_box_mask: dict[str, float] = {}
+    pictures: tuple[PictureScore, ...] = ()
+
+
+def evaluate_chain(
+    chain: Chain, labels: LabelledSet, options: EvaluateOptions | None = None, track: Track = iter
+) -> tuple[dict[str, dict[str, float]], tuple[PictureScore, ...]]:
+    """Measure an open chain.
+
+    Args:
+        chain: needs only the engines of the parts that are measured.
+        labels: pictures and objects; masks are needed only for the segmenter's parts.
+        options: what to measure.
+        track: shows progress.
+
+    Returns:
+        `box`, `mask` and `gt_box_mask`: metric -> value (see `coco_metrics`), and the score of every picture.
+
+    Raises:
+        DataError: the labels' classes are not the bundle's, or a picture has another size than its label says.
+        BackendUnavailable: faster-coco-eval is not installed.
+    """
+    run = _Evaluation(chain, labels, options or EvaluateOptions())
+    for image_id, picture in enumerate(track(labels.pictures), 1):
+        run.add(image_id, picture)
+    return run.metrics(), tuple(run.scores)
+
+
+def evaluate_bundle(
+    folder: Path,
+    labels: LabelledSet,
+    options: EvaluateOptions | None = None,
+    track: Track = iter,
+    n_threads: int | None = None,
+) -> AccuracyReport:
+    """Open a bundle, measure it and say where; arguments and errors as for `evaluate_chain` and `Chain.open`."""
+    options = options or EvaluateOptions()
+    with Chain.open(folder, n_threads) as chain:
+        metrics, scores = evaluate_chain(chain, labels, options, track)
+        manifest = chain.manifest
+    return AccuracyReport(
+        edgekd_version=edgekd.__version__,
+        machine=describe_machine(),
+        bundle_sha256=sha256_of(folder / "manifest.json"),
+        backend=f"{manifest.backend} {manifest.backend_version}",
+        precision={name: stage.precision for name, stage in manifest.stages.items()},
+        data=f"{labels.source.parent.name}/{labels.source.name}",
+        n_images=len(labels.pictures),
+        n_objects=sum(len(picture) for picture in labels.pictures),
+        confidence=options.confidence,
+        mask_confidence=options.mask_confidence,
+        box=metrics["box"],
+        mask=metrics["mask"],
+        gt_box_mask=metrics["gt_box_mask"],
+        pictures=scores,
+    )
+
+
+def map_classes(labels: LabelledSet, bundle_names: Sequence[str], needed: bool = True) -> Int32Array:
+    """Find each class of the labels among the bundle's by name: case, spaces, `_` and `-` do not matter.
+
+    Args:
+        labels: the set.
+        bundle_names: the bundle's class names.
+        needed: False gives classes that are not in the bundle numbers of their own instead of an error.
+
+    Returns:
+        (n_set_classes,) int32, index into `bundle_names`.
+
+    Raises:
+        DataError: an object is of a class that the bundle does not have.
+    """
+    index_of = {_plain(name): index for index, name in enumerate(bundle_names)}
+    used = {int(class_id) for picture in labels.pictures for class_id in picture.class_id}
+    missing = [labels.class_names[index] for index in sorted(used) if _plain(labels.class_names[index]) not in index_of]
+    if needed and missing:
+        raise DataError(
+            f"{labels.source} labels the class {missing[0]!r}, and the bundle knows {', '.join(bundle_names[:8])}"
+            f"{', ...' if len(bundle_names) > 8 else ''}; give labels of the bundle's classes, or --only segmenter"
+        )
+    own = len(bundle_names)
+    return np.array([index_of.get(_plain(name), own + i) for i, name in enumerate(labels.class_names)], np.int32)
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ").strip()
+
+
+class _Evaluation:
+    """What accumulates over the pictures."""
+
+    def __init__(self, chain: Chain, labels: LabelledSet, options: EvaluateOptions) -> None:
+        self.scores: list[PictureScore] = []
+        self._chain, self._labels, self._options = chain, labels, options
+        self._class_of = map_classes(labels, chain.manifest.pipeline.class_names, options.detector)
+        self._with_masks = options.segmenter and labels.has_masks
+        self._boxes: list[Json] = []
+        self._masks: list[Json] = []
+        self._ious: list[NDArray[np.float64]] = []
+        self._areas: list[NDArray[np.float64]] = []
+
+    def add(self, image_id: int, picture: LabelledPicture) -> None:
+        """Run one picture."""
+        pixels = _read_checked(picture)
+        found = Detections.from_boxes(np.zeros((0, 4), np.float32))
+        f1 = miou = None
+        if self._options.detector:
+            wanted = DetectOptions(confidence=self._options.confidence, multi_label=True)
+            found = self._chain.detect(pixels, wanted)[: coco.MAX_BOXES]
+            f1 = _box_f1(found, picture, self._class_of, self._options.shown_confidence)
+            self._boxes += _box_results(image_id, found)
+        if self._with_masks:
+            miou = self._segment(image_id, pixels, picture, found)
+        self.scores.append(PictureScore(name=picture.path.name, n_objects=len(picture), box_f1=f1, miou=miou))
+
+    def _segment(self, image_id: int, pixels: UInt8Array, picture: LabelledPicture, found: Detections) -> float | None:
+        """Segment detections and labels in one call, so that the encoder runs once; return the labels' mean IoU."""
+        kept = found[found.confidence >= self._options.mask_confidence]
+        rows = np.flatnonzero(~picture.crowd)
+        boxes = np.concatenate([kept.xyxy, picture.xyxy[rows]])
+        if not len(boxes):
+            return None
+        masks = coco.encode_masks(self._chain(pixels, boxes=boxes).masks)
+        for result, mask in zip(_box_results(image_id, kept), masks, strict=False):
+            del result["bbox"]
+            self._masks.append({**result, "segmentation": mask})
+        truth = coco.encode_labels(picture)
+        ious = coco.mask_ious(masks[len(kept) :], [truth[row] for row in rows])
+        self._ious.append(ious)
+        self._areas.append(picture.area_px[rows])
+        return float(ious.mean()) if len(ious) else None
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Return every metric over the pictures so far."""
+        boxes, masks = self._options.detector, self._options.detector and self._with_masks
+        truth = coco.coco_labels(self._labels.pictures, self._class_of)
+        ious, areas = np.concatenate([np.zeros(0), *self._ious]), np.concatenate([np.zeros(0), *self._areas])
+        return {
+            "box": coco.average_precision(truth, self._boxes, "bbox") if boxes else {},
+            "mask": coco.average_precision(truth, self._masks, "segm") if masks else {},
+            "gt_box_mask": coco.iou_by_size(ious, areas),
+        }
+
+
+def _read_checked(picture: LabelledPicture) -> UInt8Array:
+    pixels = read_picture(picture.path)
+    if pixels.shape[:2] != picture.size_px:
+        found, expected = pixels.shape[1::-1], picture.size_px[::-1]
+        raise DataError(
+            f"{picture.path} has {found[0]}x{found[1]} px and its label says {expected[0]}x{expected[1]}; "
+            "label the picture again or restore the one that was labelled"
+        )
+    return pixels
+
+
+def _box_results(image_id: int, found: Detections) -> list[Json]:
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(class_id),
+            "score": float(confidence),
+            "bbox": [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])],
+        }
+        for box, confidence, class_id in zip(found.xyxy, found.confidence, found.class_id, strict=True)
+    ]
+
+
+def _box_f1(found: Detections, picture: LabelledPicture, class_of: Int32Array, confidence: float) -> float:
+    """F1 of the boxes above `confidence`, each matched greedily with an unmatched label of its class."""
+    kept = found[found.confidence >= confidence]
+    rows = np.flatnonzero(~picture.crowd)
+    n_matched = count_matches(kept.xyxy, kept.class_id, picture.xyxy[rows], class_of[picture.class_id[rows]])
+    total = len(kept) + len(rows)
+    return 2 * n_matched / total if total else 1.0
+
+
+def count_matches(
+    xyxy: Float32Array, class_id: Int32Array, truth_xyxy: Float32Array, truth_class_id: Int32Array
+) -> int:
+    """Count the boxes that overlap a box of the same class in the other list by `OVERLAP`, one to one, in order."""
+    ious = coco.box_ious(xyxy, truth_xyxy)
+    ious[class_id[:, None] != truth_class_id[None]] = 0
+    n_matched = 0
+    for row in range(len(xyxy) if len(truth_xyxy) else 0):
+        best = int(ious[row].argmax())
+        if ious[row, best] >= OVERLAP:
+            n_matched += 1
+            ious[:, best] = 0
+    return n_matched
+
+
+def worst_pictures(scores: Sequence[PictureScore], n: int) -> list[PictureScore]:
+    """Return the `n` pictures with the lowest scores, worst first; pictures without an object come last."""
+    return sorted(scores, key=lambda score: (score.n_objects == 0, score.worst(), score.name))[:n]

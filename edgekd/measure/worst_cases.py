@@ -1,0 +1,64 @@
+"""The pictures on which a bundle does worst, side by side: labels left, what the bundle finds right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from edgekd.measure.accuracy import PictureScore
+from edgekd.measure.datasets import LabelledPicture, LabelledSet
+from edgekd.runtime.chain import Chain
+from edgekd.runtime.output import overlay
+from edgekd.runtime.sources import read_picture
+from edgekd.types import UInt8Array
+
+TILE_PX = 480
+N_SHOWN = 8
+_CAPTION_PX = 28
+
+
+def worst_case_grid(chain: Chain, labels: LabelledSet, scores: Sequence[PictureScore]) -> UInt8Array:
+    """Draw one row a picture: its labels, then the chain's boxes and masks, with the scores as caption.
+
+    Args:
+        chain: a whole chain, detector and segmenter.
+        labels: the set that was measured.
+        scores: the pictures to show, from `worst_pictures`.
+
+    Returns:
+        (rows * (TILE_PX + caption), 2 * TILE_PX, 3) uint8 BGR.
+    """
+    by_name = {picture.path.name: picture for picture in labels.pictures}
+    rows = [_row(chain, by_name[score.name], score) for score in scores]
+    return np.asarray(np.concatenate(rows), np.uint8)
+
+
+def _row(chain: Chain, picture: LabelledPicture, score: PictureScore) -> UInt8Array:
+    pixels = read_picture(picture.path)
+    labelled = pixels.copy()
+    width_px = max(1, round(max(pixels.shape[:2]) / 400))
+    for index in range(len(picture)):
+        left, top, right, bottom = (round(float(value)) for value in picture.xyxy[index])
+        cv2.rectangle(labelled, (left, top), (right, bottom), (0, 220, 0), width_px, cv2.LINE_AA)
+        mask = picture.segmentations[index]
+        if isinstance(mask, list):
+            rings = [np.round(np.array(ring).reshape(-1, 2)).astype(np.int32) for ring in mask]
+            cv2.polylines(labelled, rings, True, (0, 255, 255), width_px, cv2.LINE_AA)
+    tiles = np.concatenate([_tile(labelled), _tile(overlay(pixels, chain(pixels)))], 1)
+    caption = np.zeros((_CAPTION_PX, tiles.shape[1], 3), np.uint8)
+    parts = [("box F1", score.box_f1), ("mask IoU", score.miou)]
+    text = ", ".join(f"{name} {value:.2f}" for name, value in parts if value is not None)
+    line = f"{score.name}: {score.n_objects} objects, {text}"
+    cv2.putText(caption, line, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.asarray(np.concatenate([caption, tiles]), np.uint8)
+
+
+def _tile(picture: UInt8Array) -> UInt8Array:
+    scale = TILE_PX / max(picture.shape[:2])
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    tile = np.full((TILE_PX, TILE_PX, 3), 40, np.uint8)
+    tile[: size[1], : size[0]] = resized
+    return tile
