@@ -23,6 +23,15 @@ N_MASKS = 3
 """Masks a prompt yields: tokens 1 to 3. Token 0, SAM's single-mask token, is not used by TinySAM."""
 
 N_HEADS = 8
+MASK_CELL_PX = 4
+"""Input pixels per cell of a mask prompt and of low_res_masks."""
+
+DRAWN_LOGIT = 2.0
+"""Value of a drawn prompt inside; its negative is outside."""
+
+POINT_REACH_PX = 8.0
+"""A drawn point is a square this far to each side of it."""
+
 BOX_LABELS = (2, 3)
 FOREGROUND, PADDING = 1, -1
 
@@ -235,6 +244,34 @@ class MaskDecoder(nn.Module):
         heads = list(self.output_hypernetworks_mlps)[1:]
         vectors = torch.stack([head(tokens[:, 2 + i]) for i, head in enumerate(heads)], dim=1)
         return vectors, features, self.iou_prediction_head(tokens[:, 0])[:, 1:]
+
+
+def draw_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Draw boxes as mask prompts: (P, 4) xyxy input pixels to (P, 1, height, width), in cells of 4 px.
+
+    A cell holds the share of it that the box covers, from -DRAWN_LOGIT to DRAWN_LOGIT, so edges keep their place
+    within a cell. SAM says "here" by positional codes alone, which takes millions of pictures to learn; drawn, even a
+    network that starts from nothing knows at once which cells are meant.
+    """
+    x1, y1, x2, y2 = boxes.to(torch.float32).unsqueeze(-1).unbind(dim=1)
+    covered_x = _covered(x1, x2, torch.arange(width, device=boxes.device, dtype=torch.float32) * MASK_CELL_PX)
+    covered_y = _covered(y1, y2, torch.arange(height, device=boxes.device, dtype=torch.float32) * MASK_CELL_PX)
+    covered = covered_y.unsqueeze(-1) * covered_x.unsqueeze(-2)
+    return ((2 * covered - 1) * DRAWN_LOGIT).unsqueeze(1)
+
+
+def _covered(low: Tensor, high: Tensor, cell: Tensor) -> Tensor:
+    # Share of each cell [cell, cell + 4 px] between low and high: (P, 1), (P, 1), (n,) -> (P, n).
+    overlap = torch.minimum(high, cell + MASK_CELL_PX) - torch.maximum(low, cell)
+    return overlap.clamp(min=0.0) / MASK_CELL_PX
+
+
+def draw_points(coords: Tensor, labels: Tensor, height: int, width: int) -> Tensor:
+    """Draw the foreground points of (P, K, 2) with labels (P, K) as small squares, in the form of `draw_boxes`."""
+    squares = torch.cat([coords - POINT_REACH_PX, coords + POINT_REACH_PX], dim=-1)
+    drawn = draw_boxes(squares.flatten(0, 1), height, width).unflatten(0, coords.shape[:2])
+    is_foreground = (labels == FOREGROUND).reshape(*labels.shape, 1, 1, 1)
+    return torch.where(is_foreground, drawn, torch.full_like(drawn, -DRAWN_LOGIT)).amax(dim=1)
 
 
 def mask_logits(vectors: Tensor, features: Tensor) -> Tensor:

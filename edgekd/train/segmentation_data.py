@@ -117,7 +117,9 @@ def read_yolo_polygons(images: Path, labels: Path) -> list[SegmentationSample]:
     """Read YOLO segmentation labels (class x1 y1 x2 y2 ..., in 0..1); pictures without a label file are left out."""
     samples = []
     for label in sorted(labels.glob("*.txt")):
-        path = next((p for p in (images / f"{label.stem}{end}" for end in (".jpg", ".png", ".jpeg")) if p.is_file()), None)
+        path = next(
+            (p for p in (images / f"{label.stem}{end}" for end in (".jpg", ".png", ".jpeg")) if p.is_file()), None
+        )
         if path is None:
             raise DataError(f"{label} has no picture of the same name in {images}; pass the folder of its pictures")
         height, width = read_bgr(path).shape[:2]
@@ -127,7 +129,9 @@ def read_yolo_polygons(images: Path, labels: Path) -> list[SegmentationSample]:
             try:
                 ring = np.array(parts[1:], np.float32).reshape(-1, 2)
             except ValueError as reason:
-                raise DataError(f"{label} holds a line that is not 'class x y x y ...'; write YOLO polygons") from reason
+                raise DataError(
+                    f"{label} holds a line that is not 'class x y x y ...'; write YOLO polygons"
+                ) from reason
             if len(ring) < 3 or ring.min() < 0 or ring.max() > 1:
                 raise DataError(f"{label} holds a polygon of {len(ring)} points outside 0..1; write at least 3 in 0..1")
             objects.append(SegmentationObject((ring * np.array([width, height], np.float32),), parts[0]))
@@ -141,7 +145,9 @@ def _load_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as reason:
         raise DataError(f"{path} is no readable JSON ({reason}); pass a COCO instance file") from reason
     if not isinstance(data, dict):
-        raise DataError(f"{path} holds a JSON {type(data).__name__}, expected the COCO object; pass a COCO instance file")
+        raise DataError(
+            f"{path} holds a JSON {type(data).__name__}, expected the COCO object; pass a COCO instance file"
+        )
     return data
 
 
@@ -168,7 +174,9 @@ def _rings(annotation: dict[str, Any], size_px: tuple[int, int], source: Path) -
 def _checked(samples: Sequence[SegmentationSample], source: Path) -> list[SegmentationSample]:
     missing = [s.path for s in samples if not s.path.is_file()]
     if missing:
-        raise DataError(f"{source} names {len(missing)} pictures that do not exist, e.g. {missing[0]}; pass their folder")
+        raise DataError(
+            f"{source} names {len(missing)} pictures that do not exist, e.g. {missing[0]}; pass their folder"
+        )
     kept = [s for s in samples if s.objects]
     if not kept:
         raise DataError(f"{source} holds no object with a polygon; pass annotations with instance polygons")
@@ -239,7 +247,9 @@ def draw_crop(sample: SegmentationSample, recipe: CropRecipe, rng: np.random.Gen
     return _crop(image, kept, max(frame_px, side), (rng.uniform(0, free_px), rng.uniform(0, free_px)))
 
 
-def _crop(image: NDArray[np.float32], masks: list[NDArray[np.uint8]], frame: float, origin: tuple[float, float]) -> Crop:
+def _crop(
+    image: NDArray[np.float32], masks: list[NDArray[np.uint8]], frame: float, origin: tuple[float, float]
+) -> Crop:
     kept = [m for m in masks if m.any()]
     boxes = np.array([tight_box(m) for m in kept], np.float32).reshape(-1, 4)
     return Crop(image, np.stack(kept) if kept else np.zeros((0, *image.shape[1:]), np.uint8), boxes, frame, origin)

@@ -1,0 +1,1 @@
+"""Training: images and a teacher go in, plain student weights come out."""

@@ -1,0 +1,137 @@
+"""What training leaves on disk: plain Ultralytics checkpoints and a resume file, each written in one step.
+
+`last.pt` and `best.pt` hold a bare `DetectionModel`, at any moment and without a trace of the teacher, so an
+interrupted run can be opened anywhere. `resume.pt` holds the whole state of the run as tensors and plain values (read
+back with `weights_only=True`), so that a run cut in two equals one run bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgekd.errors import ModelError, TrainingError
+
+STATE_FORMAT = 1
+
+
+def write_atomically(path: Path, content: dict[str, Any]) -> None:
+    """`torch.save` to a temporary file beside `path`, flushed, then renamed over it.
+
+    Raises:
+        TrainingError: the disk is full or the folder is not writable; what was at `path` is untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise TrainingError(
+            f"{path} cannot be written ({error.strerror}); the last good checkpoint is kept: "
+            "free space and continue with --resume"
+        ) from error
+
+
+def plain_checkpoint(student: nn.Module, train_args: dict[str, Any], metrics: dict[str, float]) -> dict[str, Any]:
+    """An Ultralytics checkpoint of a bare detector, fp16, with nothing that only training needs.
+
+    Args:
+        student: a `DetectionModel`; it is copied, not changed.
+        train_args: Ultralytics' settings of the run.
+        metrics: of the validation that goes with these weights.
+    """
+    from ultralytics import __version__ as ultralytics_version
+
+    model: Any = copy.deepcopy(student).to(memory_format=torch.contiguous_format)
+    model.criterion = None
+    model.args = _plain_values(train_args)
+    for module in model.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    return {
+        "epoch": -1,
+        "model": model.half().eval().requires_grad_(False),
+        "ema": None,
+        "optimizer": None,
+        "train_args": _plain_values(train_args),
+        "train_metrics": {name: float(value) for name, value in metrics.items()},
+        "date": datetime.now().astimezone().isoformat(),
+        "version": ultralytics_version,
+        "license": "AGPL-3.0 (https://ultralytics.com/license)",
+    }
+
+
+def _plain_values(args: dict[str, Any]) -> dict[str, Any]:
+    """Settings without machine paths and objects, readable with `weights_only=True`."""
+    kept = {name: value for name, value in args.items() if name not in ("save_dir", "project", "resume")}
+    names_only = {name: Path(str(kept[name])).name for name in ("model", "data") if kept.get(name) is not None}
+    return {
+        name: v for name, v in (kept | names_only).items() if isinstance(v, (str, int, float, bool, list, type(None)))
+    }
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a resume file without running code from it.
+
+    Raises:
+        TrainingError: the file is missing, damaged, of another format or no resume file.
+    """
+    if not path.is_file():
+        raise TrainingError(
+            f"{path} does not exist; give the resume.pt of an interrupted run, or start without --resume"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zipfile, pickle and torch raise a dozen types; all mean an unreadable file
+        raise TrainingError(f"{path} cannot be read as a resume file: {str(error).splitlines()[0][:160]}") from error
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise TrainingError(
+            f"{path} is of format {found}, expected {STATE_FORMAT}; give the resume.pt of a run of this version"
+        )
+    return state
+
+
+def strip(path: Path, output: Path) -> None:
+    """Turn `resume.pt`, `last.pt` or an Ultralytics checkpoint into a plain `best.pt`-like file.
+
+    Raises:
+        ModelError: the file is neither.
+        TrainingError: the output cannot be written.
+    """
+    from ultralytics.nn.tasks import DetectionModel
+
+    from edgekd.models.yolo11n import load_detector
+
+    if path.name.startswith("resume"):
+        state = read_state(path)
+        model = DetectionModel(state["student_yaml"], nc=len(state["class_names"]), verbose=False)
+        prefix = "student_model."
+        weights = {k.removeprefix(prefix): v for k, v in state["ema"].items() if k.startswith(prefix)}
+        model.load_state_dict(weights)
+        model.names = dict(enumerate(state["class_names"]))
+        arguments = state["train_args"]
+    else:
+        model = load_detector(path)
+        arguments = model.args if isinstance(model.args, dict) else vars(model.args)
+    if not isinstance(model, DetectionModel):
+        raise ModelError(f"{path} holds no detector; give the resume.pt or last.pt of a run")
+    write_atomically(output, plain_checkpoint(model, arguments, {}))
