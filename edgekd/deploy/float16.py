@@ -32,6 +32,8 @@ FP32_OPS = (
     "Sqrt",
     "Exp",
 )
+# Their argument is an angle: what computes it needs absolute precision (a coordinate of 1000 has a float16 step of 0.5).
+ANGLE_OPS = ("Sin", "Cos")
 # Whose inputs ONNX, or every TensorRT, wants in float32.
 FLOAT_ONLY_OPS = ("Range", "CumSum", "TopK", "NonMaxSuppression", "RoiAlign")
 QUANTIZE_OPS = ("QuantizeLinear", "DequantizeLinear")
@@ -65,7 +67,10 @@ def is_quantized(model: onnx.ModelProto) -> bool:
 
 
 def fp32_node_names(model: onnx.ModelProto, pinned: Collection[str] = ()) -> set[str]:
-    """Return the names of the nodes that stay in float32: `FP32_OPS`, wide constants, and those the caller pins.
+    """Return the names of the nodes that stay in float32.
+
+    These are `FP32_OPS`, `ANGLE_OPS` with everything they are computed from, constants beyond float16's range, Q/DQ pairs
+    with scales below its precision, and what the caller pins.
 
     Args:
         model: the graph; nodes without a name are given one.
@@ -78,7 +83,7 @@ def fp32_node_names(model: onnx.ModelProto, pinned: Collection[str] = ()) -> set
     constants = _float_constants(model)
     wide = {name for name, values in constants.items() if _largest(values) > FLOAT16_MAX}
     tiny = {name for name, values in constants.items() if _smallest(values) < FLOAT16_SMALLEST_NORMAL}
-    kept: set[str] = set()
+    kept = _angle_nodes(model)
     found: set[str] = set()
     for node in model.graph.node:
         names = {node.name, *node.output}
@@ -148,6 +153,17 @@ def _name_nodes(model: onnx.ModelProto) -> None:
     for index, node in enumerate(model.graph.node):
         if not node.name:
             node.name = f"{node.op_type}_{index}"
+
+
+def _angle_nodes(model: onnx.ModelProto) -> set[str]:
+    """Return the names of `ANGLE_OPS` and of all nodes before them; the nodes of a graph are in order of execution."""
+    needed: set[str] = set()
+    names = set()
+    for node in reversed(model.graph.node):
+        if node.op_type in ANGLE_OPS or needed & set(node.output):
+            needed |= set(node.input)
+            names.add(node.name)
+    return names
 
 
 def _float_constants(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:

@@ -132,6 +132,11 @@ def library_version(rtx: bool) -> str:
 def _read(path: Path, options: PlanOptions, branch: Plain) -> tuple[onnx.ModelProto, Collection[str]]:
     """Return the graph as this branch wants it, and the names of the nodes that stay in float32."""
     model = read_onnx(path)
+    foreign = sorted(node.domain for node in model.graph.node if node.domain not in ("", "ai.onnx"))
+    if foreign:
+        raise BuildError(
+            f"{path} holds operators of {foreign[0]}, expected plain ONNX; export it without graph fusions"
+        )
     quantized = is_quantized(model)
     if quantized != (options.precision == "int8"):
         found, cure = (

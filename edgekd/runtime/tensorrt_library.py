@@ -65,19 +65,14 @@ def one_line(text: str) -> str:
 
 
 def _make_logger(trt: Any, errors: deque[str]) -> Any:
-    levels = {
-        trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
-        trt.ILogger.Severity.ERROR: logging.ERROR,
-        trt.ILogger.Severity.WARNING: logging.WARNING,
-        trt.ILogger.Severity.INFO: logging.DEBUG,
-        trt.ILogger.Severity.VERBOSE: logging.NOTSET,
-    }
+    severity = trt.ILogger.Severity
+    # An error ends in a sentence of ours, so it is kept and not printed a second time.
+    levels = {severity.INTERNAL_ERROR: logging.INFO, severity.ERROR: logging.INFO, severity.WARNING: logging.INFO}
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def log(self, severity: Any, message: str) -> None:
-            level = levels[severity]
-            if level >= logging.ERROR:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
                 errors.append(message)
-            _LOG.log(level, message)
+            _LOG.log(levels.get(severity, logging.DEBUG), message)
 
     return Logger()
