@@ -29,7 +29,7 @@ class TermRow:
     Attributes:
         epoch: from 1.
         term: its name.
-        value: mean of the unweighted loss.
+        value: mean of the unweighted loss, times the batch size, as Ultralytics adds losses up.
         weight: what it was multiplied with.
         gradient_norm: mean L2 norm of the unweighted gradient at the student's maps.
         share: weight x gradient_norm over the sum of these of all terms, 0..1.

@@ -4,7 +4,7 @@ What differs from the base class:
 - pictures, their order and their augmentation are seeded per epoch, so that runs with one seed see the same data
   whatever they train, and a resumed run sees what the whole run would have seen;
 - gradients are accumulated within an epoch, never across two;
-- `last.pt` and `best.pt` are plain at any moment, `resume.pt` restores everything bit for bit (`edgekd.train.checkpoint`);
+- `last.pt` and `best.pt` are plain at any moment, `resume.pt` restores all bit for bit (`edgekd.train.checkpoint`);
 - a loss that is not finite stops the run, with the batch on disk, instead of being trained away;
 - checkpoints are read without running code from them;
 - two or more processes on CPUs (`torchrun`, gloo) average their gradients; several GPUs are left to the base class.
@@ -79,7 +79,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
 
     @staticmethod
     def _join_cpu_processes(settings: dict[str, Any]) -> int:
-        """Join the gloo group of `torchrun` on CPUs; 1 for a single process and for GPUs, which the base class joins."""
+        """Join the gloo group of `torchrun` on CPUs; 1 for one process, and for GPUs (the base class joins them)."""
         n_processes = int(os.environ.get("WORLD_SIZE", "1"))
         if n_processes == 1 or str(settings.get("device", "")) != "cpu":
             return 1
