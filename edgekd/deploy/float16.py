@@ -32,7 +32,7 @@ FP32_OPS = (
     "Sqrt",
     "Exp",
 )
-# Their argument is an angle: what computes it needs absolute precision (a coordinate of 1000 has a float16 step of 0.5).
+# What computes their argument, an angle, needs absolute precision: a coordinate of 1000 px has a float16 step of 0.5.
 ANGLE_OPS = ("Sin", "Cos")
 # Whose inputs ONNX, or every TensorRT, wants in float32.
 FLOAT_ONLY_OPS = ("Range", "CumSum", "TopK", "NonMaxSuppression", "RoiAlign")
@@ -69,8 +69,8 @@ def is_quantized(model: onnx.ModelProto) -> bool:
 def fp32_node_names(model: onnx.ModelProto, pinned: Collection[str] = ()) -> set[str]:
     """Return the names of the nodes that stay in float32.
 
-    These are `FP32_OPS`, `ANGLE_OPS` with everything they are computed from, constants beyond float16's range, Q/DQ pairs
-    with scales below its precision, and what the caller pins.
+    These are `FP32_OPS`, `ANGLE_OPS` with everything they are computed from, constants beyond float16's range, Q/DQ
+    pairs with scales below its precision, and what the caller pins.
 
     Args:
         model: the graph; nodes without a name are given one.

@@ -20,7 +20,7 @@ from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.runtime.cuda import compute_capability as present_compute_capability
 
 if TYPE_CHECKING:
-    from tensorrt import IBuilderConfig, ILayer, INetworkDefinition
+    from tensorrt import IBuilderConfig, ILayer, INetworkDefinition, ITensor
 
 
 class Plain:
@@ -109,11 +109,13 @@ class ExplicitBatch(Plain):
                 self._hold_in_float32(trt, layer)
 
     def _hold_in_float32(self, trt: Any, layer: ILayer) -> None:
-        outputs = range(layer.num_outputs)
-        if all(layer.get_output(index).dtype == trt.DataType.FLOAT for index in outputs):
-            layer.precision = trt.DataType.FLOAT
-            for index in outputs:
-                layer.set_output_type(index, trt.DataType.FLOAT)
+        for index in range(layer.num_outputs):
+            output: ITensor = layer.get_output(index)
+            if output.dtype != trt.DataType.FLOAT:
+                return
+        layer.precision = trt.DataType.FLOAT
+        for index in range(layer.num_outputs):
+            layer.set_output_type(index, trt.DataType.FLOAT)
 
 
 class Rtx(Plain):
