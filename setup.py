@@ -30,7 +30,7 @@ setup(
     packages=[*find_packages(include=["edgekd", "edgekd.*"]), "edgekd._cuda_kernels", "edgekd._calibration"],
     package_dir={"edgekd._cuda_kernels": "cuda_kernels", "edgekd._calibration": "calibration"},
     package_data={
-        "edgekd": ["py.typed", "default_models/*", "models/cards/*", "train/splits/*", "capi/**/*"],
+        "edgekd": ["py.typed", "demo.jpg", "default_models/*", "models/cards/*", "train/splits/*", "capi/**/*"],
         "edgekd._cuda_kernels": ["**/*"],
         "edgekd._calibration": ["**/*"],
     },

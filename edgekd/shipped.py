@@ -9,7 +9,7 @@ from edgekd.model_set import FILE_NAME
 
 _PACKAGE = Path(__file__).parent
 DEFAULT_MODELS = _PACKAGE / "default_models"
-DEMO_PICTURE = _PACKAGE / "default_models" / "demo.jpg"
+DEMO_PICTURE = _PACKAGE / "demo.jpg"
 
 
 def default_models() -> Path:

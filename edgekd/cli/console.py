@@ -10,8 +10,8 @@ from rich.console import Console
 
 from edgekd.errors import InputError
 
-out = Console(soft_wrap=True)
-log = Console(stderr=True, soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, markup=False, highlight=False)
+log = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -17,6 +17,8 @@ def export(
     detector_size: Annotated[str | None, typer.Option(help="640 or WIDTHxHEIGHT, multiples of 32")] = None,
     segmenter_size: Annotated[str | None, typer.Option(help="1024, 512 or WIDTHxHEIGHT, multiples of 32")] = None,
     prompt: Annotated[str, typer.Option(help="what the decoder is told of a box: box or box+centre")] = "box",
+    detector_licence: Annotated[str, typer.Option(help="recorded with the weights")] = "AGPL-3.0 (Ultralytics)",
+    segmenter_licence: Annotated[str, typer.Option(help="recorded with the weights")] = "not stated",
     half_storage: Annotated[bool, typer.Option(help="store weights as fp16: half the file")] = False,
 ) -> None:
     """Export a detector and a segmenter to ONNX, each compared with PyTorch (at most 1e-4 apart)."""
@@ -42,8 +44,8 @@ def export(
     detector_file, segmenter_file = weights.resolve(detector), weights.resolve(segmenter)
     log.print(f"detector {detector_file}, segmenter {segmenter_file}")
     sources = {
-        "detector": Source(name=detector_file.name, sha256=sha256_of(detector_file), licence="AGPL-3.0 (Ultralytics)"),
-        "segmenter": Source(name=segmenter_file.name, sha256=sha256_of(segmenter_file), licence="see its origin"),
+        "detector": Source(name=detector_file.stem, sha256=sha256_of(detector_file), licence=detector_licence),
+        "segmenter": Source(name=segmenter_file.stem, sha256=sha256_of(segmenter_file), licence=segmenter_licence),
     }
     options = ExportOptions(
         detector_px=parse_size(detector_size) or (640, 640),

@@ -8,6 +8,7 @@ bf16 and ruins an INT8 scale that it shares with a score, so neither may be part
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 import warnings
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from torch import nn
 
 from edgekd.errors import ModelError
 
-INPUT_NAME = "images"
-OUTPUT_NAMES = ("box_logits", "class_logits")
+# What torch's restricted unpickler raises on damaged or hostile bytes, beside its own error.
+_UNREADABLE = (
+    pickle.UnpicklingError, TypeError, RuntimeError, ModuleNotFoundError, AttributeError, LookupError, ValueError,
+    EOFError, AssertionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def load_detector(path: str | Path) -> nn.Module:
         raise ModelError(f"{path} is not a .pt file; give an Ultralytics detection checkpoint")
     try:
         checkpoint, _ = torch_safe_load(str(path), safe_only=True)
-    except (TypeError, RuntimeError, ModuleNotFoundError, AttributeError) as error:
+    except _UNREADABLE as error:
         reason = _first_sentence(str(error))
         raise ModelError(f"{path} cannot be read as an Ultralytics detection checkpoint: {reason}") from error
     model = checkpoint.get("ema") or checkpoint.get("model") if isinstance(checkpoint, dict) else None

@@ -1,0 +1,135 @@
+"""A bundle is whole or not there, and says why it does not fit before an engine is asked."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekd.bundle import atomic_folder, check_files, check_target, read_manifest
+from edgekd.errors import BundleError, BundleMismatch
+
+SHA256_OF_A = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
+
+
+@pytest.fixture
+def manifest_json() -> dict[str, Any]:
+    spec = {
+        "height_px": 64, "width_px": 64, "place": "centre", "interpolation": "linear",
+        "mean": [0, 0, 0], "std": [255, 255, 255], "pad": [114, 114, 114],
+    }  # fmt: skip
+    pipeline = {
+        "class_names": ["ship"], "head": {"strides_px": [8, 16, 32], "reg_max": 16, "end2end": False},
+        "detector_input": spec, "encoder_input": spec, "prompt": "box",
+    }  # fmt: skip
+    stage = {
+        "files": [{"name": "a.engine", "sha256": SHA256_OF_A, "n_bytes": 1}],
+        "precision": "fp16", "inputs": [], "outputs": [], "onnx_sha256": "0",
+        "source": {"name": "x", "sha256": "0", "licence": "none"},
+    }  # fmt: skip
+    target = {"os": platform.system().lower(), "machine": platform.machine(), "compute_capability": "8.7"}
+    return {
+        "format_version": 1, "edgekd_version": "0", "created": "", "backend": "tensorrt", "backend_version": "10.3",
+        "target": target, "pipeline": pipeline, "max_boxes": 8,
+        "stages": {"detector": stage, "encoder": stage, "decoder": stage},
+    }  # fmt: skip
+
+
+def write(folder: Path, content: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "manifest.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    (folder / "a.engine").write_text("a")
+    return folder
+
+
+def test_a_whole_bundle_is_read(tmp_path: Path, manifest_json: dict[str, Any]) -> None:
+    folder = write(tmp_path / "b", manifest_json)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    check_target(folder, manifest, "8.7")
+    assert manifest.max_boxes == 8
+
+
+def test_damaged_manifests_are_refused(tmp_path: Path, manifest_json: dict[str, Any]) -> None:
+    newer = manifest_json | {"format_version": 2, "future": True}
+    outside = json.loads(json.dumps(manifest_json))
+    outside["stages"]["encoder"]["files"][0]["name"] = "../../etc/passwd"
+    lacking = manifest_json | {"stages": {"detector": manifest_json["stages"]["detector"]}}
+    cases = [
+        ("", "not JSON"), ("[1", "not JSON"), ("[]", "does not describe"), ("{}", "does not describe"),
+        ("[" * 100_000, "not JSON"), (newer, "bundle format 2"), (outside, "plain file name"),
+        (lacking, "no stage encoder"),
+        (manifest_json | {"max_boxes": 0}, "max_boxes"), (manifest_json | {"max_boxes": "many"}, "max_boxes"),
+    ]  # fmt: skip
+    for content, words in cases:
+        with pytest.raises(BundleError, match=words) as caught:
+            read_manifest(write(tmp_path / "b", content))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(BundleError, match="is not a bundle"):
+        read_manifest(tmp_path / "nowhere")
+
+
+def test_tampered_engines_are_refused(tmp_path: Path, manifest_json: dict[str, Any]) -> None:
+    folder = write(tmp_path / "b", manifest_json)
+    manifest = read_manifest(folder)
+    for content in ("b", "aa", ""):
+        (folder / "a.engine").write_text(content)
+        with pytest.raises(BundleError, match="changed after the build"):
+            check_files(folder, manifest)
+    (folder / "a.engine").unlink()
+    with pytest.raises(BundleError, match="lacks the engine file"):
+        check_files(folder, manifest)
+
+
+@pytest.mark.parametrize(("here", "cure"), [(None, "--backend openvino"), ("8.9", "--sm 89")])
+def test_another_gpu_is_told_how_to_rebuild(
+    tmp_path: Path, manifest_json: dict[str, Any], here: str | None, cure: str
+) -> None:
+    folder = write(tmp_path / "b", manifest_json)
+    with pytest.raises(BundleMismatch, match=cure):
+        check_target(folder, read_manifest(folder), here)
+
+
+def test_another_processor_is_refused(tmp_path: Path, manifest_json: dict[str, Any]) -> None:
+    manifest_json["target"]["machine"] = "riscv64"
+    folder = write(tmp_path / "b", manifest_json)
+    with pytest.raises(BundleMismatch, match="riscv64"):
+        check_target(folder, read_manifest(folder), "8.7")
+
+
+def test_an_interrupted_build_leaves_the_old_bundle(tmp_path: Path) -> None:
+    target = tmp_path / "b"
+    with atomic_folder(target) as folder:
+        (folder / "manifest.json").write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as folder:
+        (folder / "manifest.json").write_text("new")
+        raise KeyboardInterrupt
+    assert (target / "manifest.json").read_text() == "old"
+    assert os.listdir(tmp_path) == ["b"]
+
+
+def test_a_full_disk_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "b"
+    with atomic_folder(target) as folder:
+        (folder / "manifest.json").write_text("old")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"), atomic_folder(target) as folder:
+        (folder / "manifest.json").write_text("new")
+    assert (target / "manifest.json").read_text() == "old"
+    assert os.listdir(tmp_path) == ["b"]
+
+
+def test_a_folder_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(BundleError, match="not written by edgekd"), atomic_folder(tmp_path):
+        pass
+    assert (tmp_path / "thesis.txt").exists()

@@ -1,0 +1,115 @@
+"""The rules of the house that a machine can check: imports go down, files stay small, public names are as listed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edgekd
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "edgekd"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What each room may import of edgekd; everything may import the leaves.
+LEAVES = {"errors", "types", "bundle", "model_set", "environment", "shipped", "__init__"}
+BELOW = {
+    "ops": set(),
+    "losses": {"ops"},
+    "runtime": set(),
+    "measure": {"runtime"},
+    "models": {"ops"},
+    "deploy": {"measure", "runtime", "models", "ops"},
+    "train": {"losses", "ops", "models", "measure", "runtime", "deploy"},
+    "capi": set(),
+    "cli": {"deploy", "measure", "runtime", "models", "train", "losses", "ops", "capi"},
+}
+HEAVY = {"torch", "ultralytics", "onnx", "onnxruntime", "transformers", "timm", "nncf", "torchvision"}
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imports_of(path: Path, everywhere: bool = True) -> set[str]:
+    """Modules that a file imports, those under TYPE_CHECKING left out; without `everywhere` only at its top."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if everywhere else iter(tree.body)
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    names: set[str] = set()
+    for node in nodes:
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path) -> None:
+    room = room_of(path)
+    allowed = LEAVES | {room} | BELOW.get(room, {"runtime"})
+    for name in imports_of(path):
+        if name.startswith("edgekd."):
+            target = name.split(".")[1]
+            assert target in allowed or not (PACKAGE / target).exists(), f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_stay_small_and_documented(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno is not None and node.end_lineno - node.lineno < 80, node.name
+
+
+def test_the_runtime_needs_no_training_library() -> None:
+    for path in FILES:
+        if room_of(path) in ("runtime", "measure", "bundle", "types", "model_set", "environment", "errors", "cli"):
+            top = {name.split(".")[0] for name in imports_of(path, everywhere=False)}
+            assert not top & HEAVY, path
+
+
+def test_tensorrt_lives_in_few_files() -> None:
+    users = {path.name for path in FILES if {"tensorrt", "tensorrt_rtx"} & {n.split(".")[0] for n in imports_of(path)}}
+    assert users <= {"tensorrt.py", "tensorrt_build.py", "tensorrt_versions.py", "tensorrt_library.py"}
+
+
+def test_public_names_are_sorted_and_exist() -> None:
+    assert edgekd.__all__ == sorted(edgekd.__all__)
+    for name in edgekd.__all__:
+        assert getattr(edgekd, name) is not None
+
+
+def test_importing_edgekd_loads_nothing_heavy() -> None:
+    code = "import sys, edgekd; assert not {'numpy', 'cv2', 'torch', 'openvino', 'pydantic'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_path_in_the_readme_exists() -> None:
+    text = (ROOT / "README.md").read_text()
+    paths = re.findall(r"`((?:edgekd|cuda_kernels|calibration|benchmarks|tests)/[\w./*-]*)`", text)
+    assert paths
+    for path in paths:
+        assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+def test_no_python_in_the_data_folders() -> None:
+    for folder in ("cuda_kernels", "calibration"):
+        assert not list((ROOT / folder).rglob("*.py"))
