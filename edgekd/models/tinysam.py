@@ -171,7 +171,8 @@ def from_official(state: dict[str, Tensor], source: str = "the checkpoint", draw
             f"missing, unknown or of another shape, e.g. {wrong[0]}); pass a tinysam.pth or mobile_sam.pt"
         )
     model.load_state_dict(renamed)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _own_key(official: str) -> str:

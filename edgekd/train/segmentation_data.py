@@ -193,9 +193,8 @@ def read_bgr(path: Path) -> NDArray[np.uint8]:
 
 def normalise(bgr: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(H, W, 3) uint8 BGR to (3, H, W) float32 normalised RGB."""
-    rgb = bgr[:, :, ::-1].astype(np.float32)
-    rgb = (rgb - np.array(PIXEL_MEAN, np.float32)) / np.array(PIXEL_STD, np.float32)
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1))
+    scaled = (bgr[:, :, ::-1] - np.array(PIXEL_MEAN, np.float32)) / np.array(PIXEL_STD, np.float32)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1), np.float32)
 
 
 def draw_mask(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> NDArray[np.uint8]:
