@@ -123,7 +123,9 @@ def _save_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
     ctx.save_for_backward(student, teacher, cell_weight, output[1])
 
 
-def _differentiate_loss(ctx: Any, grad_loss: Tensor, _: None) -> tuple[Any, ...]:
+def _differentiate_loss(ctx: Any, grad_loss: Tensor | None, _: None) -> tuple[Any, ...]:
+    if grad_loss is None:
+        return (None,) * 6
     student, teacher, cell_weight, gradient = ctx.saved_tensors
     if ctx.has_gradient and not torch.is_grad_enabled():  # enabled only for a second derivative
         grad = _scaled(gradient, grad_loss)
