@@ -30,7 +30,7 @@ from edgekd.train.distilled import DistilledDetector
 from edgekd.train.objective import Objective
 from edgekd.train.preflight import check_before_training
 from edgekd.train.recipes import Method, Recipe
-from edgekd.train.trainer import ReproducibleTrainer, RunOptions
+from edgekd.train.trainer import ReproducibleTrainer, RunOptions, base_settings
 
 Precision = Literal["fp32", "bf16"]
 
@@ -173,23 +173,7 @@ def _check_job(job: DistillJob) -> None:
 
 def training_settings(job: DistillJob) -> dict[str, Any]:
     """Ultralytics' settings of a job."""
-    schedule = job.recipe.schedule
-    numbers = schedule.model_dump(exclude={"accumulate"})
-    return {
-        **numbers,
-        "cos_lr": True,
-        "warmup_bias_lr": 0.0,
-        "model": job.student,
-        "data": str(job.data),
-        "project": str(job.output.parent.resolve()),
-        "name": job.output.name,
-        "exist_ok": True,
-        "device": job.device,
-        "workers": 0 if job.device == "cpu" else 8,
-        "seed": job.seed,
-        "plots": False,
-        "patience": schedule.epochs,
-    }
+    return base_settings(job.data, job.output, job.recipe.schedule, job.device, job.seed) | {"model": job.student}
 
 
 def trainer_of(job: DistillJob) -> Any:

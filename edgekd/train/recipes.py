@@ -23,18 +23,18 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(100, ge=1)
-    imgsz: int = Field(640, ge=32, multiple_of=32)
-    batch: int = Field(16, ge=1)
-    accumulate: int = Field(1, ge=1)
+    epochs: int = Field(default=100, ge=1)
+    imgsz: int = Field(default=640, ge=32, multiple_of=32)
+    batch: int = Field(default=16, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     optimizer: Literal["SGD", "AdamW"] = "AdamW"
-    lr0: float = Field(1e-3, gt=0)
-    lrf: float = Field(0.02, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
-    warmup_epochs: float = Field(2.0, ge=0)
-    close_mosaic: int = Field(10, ge=0)
-    flipud: float = Field(0.5, ge=0, le=1)
-    mosaic: float = Field(1.0, ge=0, le=1)
+    lr0: float = Field(default=1e-3, gt=0)
+    lrf: float = Field(default=0.02, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    warmup_epochs: float = Field(default=2.0, ge=0)
+    close_mosaic: int = Field(default=10, ge=0)
+    flipud: float = Field(default=0.5, ge=0, le=1)
+    mosaic: float = Field(default=1.0, ge=0, le=1)
 
 
 class Recipe(BaseModel):
@@ -51,25 +51,39 @@ class Recipe(BaseModel):
     levels: tuple[LevelName, ...] = ("P3", "P4", "P5")
     level_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
     projector: Literal["conv", "mlp"] = "conv"
-    target_share: float = Field(0.1, ge=0, lt=1)
+    target_share: float = Field(default=0.1, ge=0, lt=1)
 
     distance: Literal["cosine", "mse"] = "cosine"
-    lambda_feature: float = Field(1.0, ge=0)
-    lambda_attention: float = Field(0.2, ge=0)
-    lambda_logits: float = Field(0.5, ge=0)
-    temperature: float = Field(2.0, gt=0)
+    lambda_feature: float = Field(default=1.0, ge=0)
+    lambda_attention: float = Field(default=0.2, ge=0)
+    lambda_logits: float = Field(default=0.5, ge=0)
+    temperature: float = Field(default=2.0, gt=0)
 
-    lambda_explicit: float = Field(1.0, ge=0)
-    weight_low: float = Field(1.0, ge=0)
-    weight_high: float = Field(1.0, ge=0)
+    lambda_explicit: float = Field(default=1.0, ge=0)
+    weight_low: float = Field(default=1.0, ge=0)
+    weight_high: float = Field(default=1.0, ge=0)
     spectrum: Literal["haar", "fourier"] = "haar"
     is_cell_weighted: bool = True
-    lambda_full: float = Field(1.0, ge=0)
-    lambda_high: float = Field(1.0, ge=0)
+    lambda_full: float = Field(default=1.0, ge=0)
+    lambda_high: float = Field(default=1.0, ge=0)
     reading: Reading = "fixed"
 
-    vit_block: int | None = Field(None, ge=1)
-    vit_side_px: int | None = Field(None, ge=28)
+    vit_block: int | None = Field(default=None, ge=1)
+    vit_side_px: int | None = Field(default=None, ge=28)
+
+    def with_schedule(self, **changes: int | None) -> Recipe:
+        """This recipe with other numbers in its schedule; None leaves a number as it is.
+
+        Raises:
+            InputError: a number that no schedule allows.
+        """
+        wanted = {name: value for name, value in changes.items() if value is not None}
+        try:
+            schedule = Schedule.model_validate(self.schedule.model_dump() | wanted)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{first['loc'][0]} is {first['input']}: {first['msg']}; give another number") from error
+        return self.model_copy(update={"schedule": schedule})
 
     def model_post_init(self, _context: object) -> None:
         """Check what no single field can."""

@@ -29,6 +29,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from edgekd.errors import TrainingError
 from edgekd.models.yolo11n import load_detector
 from edgekd.train.checkpoint import STATE_FORMAT, plain_checkpoint, read_state, write_atomically
+from edgekd.train.recipes import Schedule
 
 RANK = int(os.environ.get("RANK", "-1"))
 
@@ -223,6 +224,24 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         self.validator.args.plots = False
         self.metrics = self.validator(model=self.best)
         self.metrics.pop("fitness", None)
+
+
+def base_settings(data: Path, output: Path, schedule: Schedule, device: str, seed: int) -> dict[str, Any]:
+    """Ultralytics' settings of a run, as every trainer here uses them."""
+    return {
+        **schedule.model_dump(exclude={"accumulate"}),
+        "cos_lr": True,
+        "warmup_bias_lr": 0.0,
+        "data": str(data),
+        "project": str(output.parent.resolve()),
+        "name": output.name,
+        "exist_ok": True,
+        "device": device,
+        "workers": 0 if device == "cpu" else 8,
+        "seed": seed,
+        "plots": False,
+        "patience": schedule.epochs,
+    }
 
 
 def _forget_recent_pictures(dataset: Any) -> None:
