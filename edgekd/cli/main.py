@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 import edgekd
-from edgekd.cli import bench, weights
+from edgekd.cli import bench, data, distill, weights
 from edgekd.cli.build_engine import build_engine
 from edgekd.cli.demo import demo
+from edgekd.cli.evaluate import evaluate
 from edgekd.cli.export import export
 from edgekd.cli.inspect import doctor, inspect
 from edgekd.cli.run import run
@@ -42,9 +43,12 @@ app.command("export")(export)
 app.command("build-engine")(build_engine)
 app.command("run")(run)
 app.add_typer(bench.app, name="bench")
+app.command("evaluate")(evaluate)
 app.command("inspect")(inspect)
 app.command("doctor")(doctor)
 app.add_typer(weights.app, name="weights")
+app.add_typer(distill.app, name="distill")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -64,7 +64,9 @@ def load_detector(path: str | Path) -> nn.Module:
     if path.suffix != ".pt":
         raise ModelError(f"{path} is not a .pt file; give an Ultralytics detection checkpoint")
     try:
-        checkpoint, _ = torch_safe_load(str(path), safe_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickle protocols before it refuses what they hold
+            checkpoint, _ = torch_safe_load(str(path), safe_only=True)
     except _UNREADABLE as error:
         reason = _first_sentence(str(error))
         raise ModelError(f"{path} cannot be read as an Ultralytics detection checkpoint: {reason}") from error

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgekd.runtime.output import coco_rle, geojson, label_map, objects_json, overlay

@@ -1,0 +1,19 @@
+# The daily commands; PYTHON is the interpreter of an environment with `pip install -e '.[dev]'`.
+PYTHON ?= .venv/bin/python
+
+.PHONY: check test bench demo-picture
+
+check:
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTHON) -m pytest
+
+bench:
+	$(PYTHON) benchmarks/bench_haar.py
+	$(PYTHON) benchmarks/render_tables.py
+
+demo-picture:
+	$(PYTHON) tests/scenes.py edgekd/demo.jpg

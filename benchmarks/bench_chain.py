@@ -1,0 +1,284 @@
+"""The chain against what a user would pick instead, in one run: Ultralytics YOLO + MobileSAM on PyTorch.
+
+    python benchmarks/bench_chain.py --assets DIR --detector nwpu.pt --segmenter tinysam-nwpu.pt
+
+Both sides get the same pictures, the same weights (the segmenter's checkpoint is loaded as MobileSAM by Ultralytics, it
+is the same network), the same boxes and the same number of threads. Every arm runs in its own process, in turns.
+Correctness comes first: no time is written when the boxes or masks of the two sides disagree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ARMS = ("edgekd-auto-512", "edgekd-fp32-512", "edgekd-auto-1024", "edgekd-fp32-1024", "ultralytics-pytorch")
+DETECTOR_ARMS = ("edgekd-auto-512", "edgekd-fp32-512", "ultralytics-openvino")
+ROUNDS, RUNS = 2, 3
+MIN_MASK_IOU = {"fp32": 0.999, "auto": 0.98}
+LISTED_BELOW = 0.9
+
+
+def main() -> None:
+    """Prepare the weights, check, measure, write."""
+    arguments = parse()
+    if arguments.arm:
+        print(json.dumps(run_arm(arguments)))
+        return
+    from edgekd.environment import describe_machine, device_slug
+
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        prepare(arguments, work)
+        sets = picture_sets(arguments.assets)
+        parity = {key: check_parity(work, key, paths) for key, paths in sets.items()}
+        results = {key: measure(work, key, paths, arguments.threads) for key, paths in sets.items()}
+    machine = describe_machine()
+    report = {
+        "kind": "chain",
+        "machine": machine.model_dump(),
+        "settings": {
+            "threads": arguments.threads,
+            "rounds": ROUNDS,
+            "runs": RUNS,
+            "statistic": "fastest run per picture, summed",
+        },
+        "parity": parity,
+        "results": results,
+    }
+    path = arguments.output / f"chain_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(path)
+    print(json.dumps({key: value["ratios"] for key, value in results.items()}, indent=1))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--assets", type=Path, default=os.environ.get("EDGEKD_ASSETS"), help="folder with assets/ and data/"
+    )
+    parser.add_argument("--detector", type=Path, help="detector checkpoint for the NWPU pictures")
+    parser.add_argument("--segmenter", type=Path, help="TinySAM checkpoint with the official names")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--arm", help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--set", help=argparse.SUPPRESS)
+    parser.add_argument("--pictures", nargs="*", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def picture_sets(assets: Path) -> dict[str, list[Path]]:
+    """Return bus.jpg for the COCO detector and ten validation pictures for the NWPU detector."""
+    import ultralytics
+
+    split = json.loads((Path(__file__).parent.parent / "edgekd/train/splits/nwpu_seed0.json").read_text())
+    folder = Path(assets) / "data/nwpu_vhr10/images"
+    validation = split.get("validation") or split["val"]
+    return {
+        "bus": [Path(ultralytics.__file__).parent / "assets/bus.jpg"],
+        "nwpu": [folder / name for name in sorted(validation)[:10]],
+    }
+
+
+def prepare(arguments: argparse.Namespace, work: Path) -> None:
+    """Export both model sets, build every bundle, and lay out the checkpoints for Ultralytics."""
+    import shutil
+
+    from ultralytics import YOLO
+
+    from edgekd.deploy.build import BuildOptions, build_bundle
+    from edgekd.deploy.export import ExportOptions, export_models
+    from edgekd.model_set import Source
+    from edgekd.models.tinysam import load_tinysam
+    from edgekd.models.yolo11n import load_detector
+
+    shutil.copyfile(arguments.segmenter, work / "mobile_sam.pt")
+    detectors = {"bus": Path(arguments.assets) / "assets/yolo11n_coco.pt", "nwpu": arguments.detector}
+    source = Source(name="benchmark", sha256="0", licence="see the weights")
+    for key, path in detectors.items():
+        shutil.copyfile(path, work / f"{key}.pt")
+        YOLO(work / f"{key}.pt").export(format="openvino", imgsz=640, verbose=False)
+        models = work / f"{key}_models"
+        export_models(
+            load_detector(path), load_tinysam(arguments.segmenter), {"detector": source, "segmenter": source}, models,
+            ExportOptions(encoder_px=(1024, 1024)),
+        )  # fmt: skip
+        for arm in ARMS[:4]:
+            _, precision, size = arm.split("-")
+            options = BuildOptions(precision=precision, encoder_px=(int(size), int(size)))
+            build_bundle(models, work / f"{key}_{arm}", options, print)
+
+
+def check_parity(work: Path, key: str, paths: list[Path]) -> dict[str, object]:
+    """Compare every bundle's masks with PyTorch fp32 on the same boxes, and its boxes with Ultralytics'.
+
+    Raises:
+        SystemExit: the mean mask IoU is under `MIN_MASK_IOU`; nothing is timed then.
+    """
+    import edgekd
+    from edgekd.models.tinysam import load_tinysam
+
+    torch_model = load_tinysam(work / "mobile_sam.pt")
+    boxes = {path: ultralytics_boxes(work, key, path) for path in paths}
+    report: dict[str, object] = {}
+    for arm in ARMS[:4]:
+        ious, box_ious = [], []
+        with edgekd.open_bundle(str(work / f"{key}_{arm}")) as chain:
+            for path in paths:
+                picture = edgekd.read_picture(path)
+                result = chain(picture, boxes=boxes[path])
+                ious += mask_ious(chain, torch_model, picture, boxes[path], result)
+                found = chain.detect(picture)
+                box_ious += best_ious(boxes[path], found.xyxy)
+        mean = float(np.mean(ious))
+        limit = MIN_MASK_IOU[arm.split("-")[1]]
+        report[arm] = {
+            "n_masks": len(ious),
+            "mean_mask_iou": mean,
+            "masks_under_0.9": sorted(round(iou, 4) for iou in ious if iou < LISTED_BELOW),
+            "mean_box_iou_with_ultralytics": float(np.mean(box_ious)),
+        }
+        print(key, arm, report[arm])
+        if mean < limit:
+            sys.exit(f"{arm}: mean mask IoU {mean:.4f} on {key}, expected at least {limit}; no time is reported")
+    return report
+
+
+def ultralytics_boxes(work: Path, key: str, path: Path) -> np.ndarray:
+    """Return Ultralytics' own boxes of a picture: (n, 4) float32."""
+    from ultralytics import YOLO
+
+    return YOLO(work / f"{key}.pt").predict(path, verbose=False)[0].boxes.xyxy.numpy().astype(np.float32)
+
+
+def mask_ious(chain, model, picture, boxes, result) -> list[float]:  # type: ignore[no-untyped-def]
+    """IoU of each mask with PyTorch's fp32 mask of the same box at the same input size."""
+    import torch
+
+    from edgekd.models.tinysam import PromptDecoder
+    from edgekd.runtime.preprocess import preprocess
+    from edgekd.runtime.segment import MaskOptions, masks_from_logits
+
+    blob, placement = preprocess(picture, chain.manifest.pipeline.encoder_input)
+    with torch.no_grad():
+        embeddings = model.image_encoder(torch.from_numpy(blob))
+        prompts = torch.from_numpy(placement.to_input(boxes))
+        low_res, iou = PromptDecoder(model)(embeddings, prompts)
+    reference = masks_from_logits(low_res.numpy(), iou.numpy(), placement, MaskOptions())
+    values = []
+    for index in range(len(boxes)):
+        a, b = result.masks.full(index), reference.full(index)
+        union = int((a | b).sum())
+        values.append(float((a & b).sum() / union) if union else 1.0)
+    return values
+
+
+def best_ious(expected: np.ndarray, found: np.ndarray) -> list[float]:
+    """For each expected box the IoU of the best found one."""
+    values = []
+    for box in expected:
+        low = np.maximum(found[:, :2], box[:2])
+        high = np.minimum(found[:, 2:], box[2:])
+        overlap = np.clip(high - low, 0, None).prod(1)
+        areas = (found[:, 2:] - found[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+        values.append(float((overlap / (areas - overlap)).max(initial=0.0)))
+    return values
+
+
+def measure(work: Path, key: str, paths: list[Path], threads: int) -> dict[str, object]:
+    """Run the arms in turns, each in its own process, and keep the fastest time of every picture."""
+    arms = [*ARMS, *(f"detector:{arm}" for arm in DETECTOR_ARMS)]
+    best: dict[str, np.ndarray] = {}
+    n_boxes: dict[str, list[int]] = {}
+    for _ in range(ROUNDS):
+        for arm in arms:
+            command = [
+                sys.executable,
+                __file__,
+                "--arm",
+                arm,
+                "--work",
+                str(work),
+                "--set",
+                key,
+                "--threads",
+                str(threads),
+            ]
+            done = subprocess.run(
+                [*command, "--pictures", *map(str, paths)], capture_output=True, text=True, check=True,
+                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            )  # fmt: skip
+            answer = json.loads(done.stdout.strip().splitlines()[-1])
+            times = np.array(answer["times_ms"])
+            best[arm] = np.minimum(best.get(arm, times), times)
+            n_boxes[arm] = answer["n_boxes"]
+    total_ms = {arm: float(times.mean()) for arm, times in best.items()}
+    peer, detector_peer = total_ms["ultralytics-pytorch"], total_ms["detector:ultralytics-openvino"]
+    ratios = {arm: peer / total_ms[arm] for arm in ARMS}
+    ratios |= {f"detector:{arm}": detector_peer / total_ms[f"detector:{arm}"] for arm in DETECTOR_ARMS}
+    return {"ms_per_picture": total_ms, "n_boxes": n_boxes, "ratios": ratios, "n_pictures": len(paths)}
+
+
+def run_arm(arguments: argparse.Namespace) -> dict[str, object]:
+    """Time one arm on all pictures: the fastest of `RUNS` runs each, in milliseconds, and its number of boxes."""
+    import cv2
+
+    pictures = [cv2.imread(path) for path in arguments.pictures]
+    arm = arguments.arm.removeprefix("detector:")
+    call = (edgekd_call if arm.startswith("edgekd") else ultralytics_call)(arguments, arm)
+    times_ms, n_boxes = [], []
+    for picture in pictures:
+        call(picture)
+        runs = []
+        for _ in range(RUNS):
+            start = time.perf_counter()
+            n = call(picture)
+            runs.append((time.perf_counter() - start) * 1e3)
+        times_ms.append(min(runs))
+        n_boxes.append(n)
+    return {"times_ms": times_ms, "n_boxes": n_boxes}
+
+
+def edgekd_call(arguments: argparse.Namespace, arm: str):  # type: ignore[no-untyped-def]
+    import cv2
+
+    import edgekd
+
+    cv2.setNumThreads(arguments.threads)
+    chain = edgekd.open_bundle(str(arguments.work / f"{arguments.set}_{arm}"), arguments.threads)
+    if arguments.arm.startswith("detector:"):
+        return lambda picture: len(chain.detect(picture))
+    return lambda picture: len(chain(picture).masks)
+
+
+def ultralytics_call(arguments: argparse.Namespace, arm: str):  # type: ignore[no-untyped-def]
+    import torch
+    from ultralytics import SAM, YOLO
+
+    torch.set_num_threads(arguments.threads)
+    if arm == "ultralytics-openvino":
+        exported = YOLO(arguments.work / f"{arguments.set}_openvino_model", task="detect")
+        return lambda picture: len(exported.predict(picture, verbose=False)[0].boxes)
+    detector = YOLO(arguments.work / f"{arguments.set}.pt")
+    segmenter = SAM(arguments.work / "mobile_sam.pt")
+
+    def call(picture: np.ndarray) -> int:
+        boxes = detector.predict(picture, verbose=False)[0].boxes.xyxy
+        if not len(boxes):
+            return 0
+        return len(segmenter.predict(picture, bboxes=boxes, verbose=False)[0].masks.data)
+
+    return call
+
+
+if __name__ == "__main__":
+    main()
