@@ -241,7 +241,7 @@ def _serialize(
     plan: IHostMemory | None = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError(
-            f"TensorRT cannot build the engine ({library.last_error()}); try --precision fp32, or a larger --workspace"
+            f"TensorRT cannot build the engine ({library.last_error()}); try another --precision or more --workspace"
         )
     return bytes(plan)
 

@@ -16,13 +16,14 @@ from typing import Protocol
 
 from edgekd.errors import BackendUnavailable
 
-# Values of enum cudaMemcpyKind, cudaDeviceAttr and flags in driver_types.h; the same in CUDA 11, 12 and 13.
+# Values of enumerations and flags in driver_types.h; the same in CUDA 11, 12 and 13.
 _HOST_TO_DEVICE = 1
 _DEVICE_TO_HOST = 2
 _ATTRIBUTE_MAJOR = 75
 _ATTRIBUTE_MINOR = 76
 _STREAM_NON_BLOCKING = 1
 _CAPTURE_THREAD_LOCAL = 1
+_OUT_OF_MEMORY = 2
 
 _ADDRESS = ctypes.c_void_p
 _SIGNATURES: dict[str, tuple[object, ...]] = {
@@ -238,6 +239,10 @@ class CudaRuntime:
 
     def _call(self, name: str, *arguments: object) -> None:
         code = getattr(self._library, name)(*arguments)
+        if code == _OUT_OF_MEMORY:
+            raise BackendUnavailable(
+                f"the GPU's memory is full ({name}); close what else uses it, or build with smaller inputs and fewer boxes"
+            )
         if code != 0:
             reason = self._library.cudaGetErrorString(code).decode()
             raise CudaError(f"{name} failed: {reason} (cudaError {code})")
