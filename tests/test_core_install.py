@@ -1,0 +1,58 @@
+"""`pip install edgekd` without extras runs bundles: no torch, no Ultralytics, no ONNX in sight."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ABSENT = ("torch", "ultralytics", "onnx", "onnxruntime", "timm", "transformers")
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts folder of a fresh environment with the core install."""
+    folder = tmp_path_factory.mktemp("core") / "venv"
+    venv.create(folder, with_pip=True)
+    scripts = folder / ("Scripts" if sys.platform == "win32" else "bin")
+    done = subprocess.run(
+        [str(scripts / "python"), "-m", "pip", "install", "-q", str(ROOT)], capture_output=True, text=True, check=False
+    )
+    if done.returncode and "No matching distribution" in done.stderr:
+        pytest.skip("no package registry can be reached")
+    assert done.returncode == 0, done.stderr
+    return scripts
+
+
+def test_nothing_heavy_is_installed(core: Path) -> None:
+    code = f"import importlib.util as u; print([n for n in {ABSENT} if u.find_spec(n)])"
+    done = subprocess.run([str(core / "python"), "-c", code], capture_output=True, text=True, check=True, cwd=core)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_demo_runs_from_the_installed_package(core: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(core / "edgekd"), "demo", "-o", str(tmp_path / "demo")],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "total" in done.stdout
+    for name in ("demo_overlay.jpg", "results.json", "latency.json", "bundle/manifest.json"):
+        assert (tmp_path / "demo" / name).is_file()
+
+
+def test_what_needs_an_extra_says_which(core: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.pt").touch()
+    for command, extra in (
+        (["export", "--detector", "a.pt", "--segmenter", "a.pt", "-o", "models"], "edgekd[build]"),
+        (["build-engine", "models", "-o", "b", "--backend", "onnxruntime"], "models.json"),
+    ):
+        done = subprocess.run(
+            [str(core / "edgekd"), *command], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert done.returncode == 1, done.stderr
+        assert extra in done.stderr and done.stderr.count("\n") == 1, done.stderr
