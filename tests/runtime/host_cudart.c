@@ -1,0 +1,179 @@
+/* The CUDA runtime calls of edgekd/runtime/cuda.py on a CPU, stricter than a GPU, to execute buffer, stream and graph logic.
+ *
+ * Work is queued and runs only when its stream is waited for, so a missing synchronisation is read as old data. "Device"
+ * memory is filled with 0xA5 and kept apart from page-locked memory; a copy of the wrong kind, past the end of an allocation
+ * or from ordinary memory fails, and so does a leak, through host_live_objects().
+ *
+ * host_enqueue() is what a kernel launch is on a GPU: TensorRT's stand-in in the tests calls it.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, MEMORY_ALLOCATION = 2, NO_DEVICE = 100, NOT_READY = 600, CAPTURE_INVALIDATED = 901,
+       ILLEGAL_STATE = 401 };
+enum { HOST_TO_DEVICE = 1, DEVICE_TO_HOST = 2 };
+enum { MAX_OPERATIONS = 256, MAX_ALLOCATIONS = 256 };
+
+typedef void (*host_function)(void *argument);
+typedef struct { double time_ms; int recorded; } event_t;
+typedef struct {
+    enum { COPY, CALL, RECORD } kind;
+    void *to;
+    const void *from;
+    size_t n_bytes;
+    host_function function;
+    event_t *event;
+} operation_t;
+typedef struct { operation_t operations[MAX_OPERATIONS]; int n; } graph_t;
+typedef struct { graph_t queue; graph_t *capture; int invalidated; } stream_t;
+
+static struct { char *start; size_t n_bytes; int on_device; } allocations[MAX_ALLOCATIONS];
+static _Atomic int n_objects, n_graph_launches; /* clones run in several threads, each with its own stream */
+static int n_devices = 1, fail_capture;
+
+static int find(const void *address, size_t n_bytes, int on_device) {
+    for (int i = 0; i < MAX_ALLOCATIONS; i++) {
+        const char *start = allocations[i].start, *wanted = address;
+        if (start && allocations[i].on_device == on_device && wanted >= start &&
+            wanted + n_bytes <= start + allocations[i].n_bytes)
+            return i;
+    }
+    return -1;
+}
+
+static int allocate(void **address, size_t n_bytes, int on_device) {
+    for (int i = 0; i < MAX_ALLOCATIONS; i++) {
+        if (allocations[i].start) continue;
+        char *memory = malloc(n_bytes);
+        if (!memory) return MEMORY_ALLOCATION;
+        memset(memory, 0xA5, n_bytes);
+        allocations[i].start = memory, allocations[i].n_bytes = n_bytes, allocations[i].on_device = on_device;
+        *address = memory;
+        return SUCCESS;
+    }
+    return MEMORY_ALLOCATION;
+}
+
+static int release(void *address, int on_device) {
+    int i = find(address, 0, on_device);
+    if (i < 0 || allocations[i].start != address) return INVALID_VALUE;
+    free(allocations[i].start);
+    allocations[i].start = NULL;
+    return SUCCESS;
+}
+
+static void *object(size_t n_bytes) {
+    n_objects++;
+    return calloc(1, n_bytes);
+}
+
+static int destroy(void *pointer) {
+    if (!pointer) return INVALID_VALUE;
+    n_objects--;
+    free(pointer);
+    return SUCCESS;
+}
+
+static int queue(stream_t *stream, operation_t operation) {
+    if (!stream) return INVALID_VALUE;
+    graph_t *target = stream->capture ? stream->capture : &stream->queue;
+    if (target->n == MAX_OPERATIONS) return MEMORY_ALLOCATION;
+    target->operations[target->n++] = operation;
+    return SUCCESS;
+}
+
+static void run(const operation_t *operation) {
+    if (operation->kind == COPY) memcpy(operation->to, operation->from, operation->n_bytes);
+    if (operation->kind == CALL) operation->function(operation->to);
+    if (operation->kind == RECORD) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        operation->event->time_ms = now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
+        operation->event->recorded = 1;
+    }
+}
+
+const char *cudaGetErrorString(int code) {
+    return code == NO_DEVICE ? "no CUDA-capable device is detected" : code == MEMORY_ALLOCATION ? "out of memory" : "error";
+}
+
+int cudaGetDeviceCount(int *count) { return *count = n_devices, n_devices ? SUCCESS : NO_DEVICE; }
+int cudaDeviceGetAttribute(int *value, int attribute, int device) {
+    if (device || (attribute != 75 && attribute != 76)) return INVALID_VALUE;
+    return *value = attribute == 75 ? 8 : 7, SUCCESS;
+}
+
+int cudaMalloc(void **address, size_t n_bytes) { return allocate(address, n_bytes, 1); }
+int cudaFree(void *address) { return release(address, 1); }
+int cudaMallocHost(void **address, size_t n_bytes) { return allocate(address, n_bytes, 0); }
+int cudaFreeHost(void *address) { return release(address, 0); }
+
+int cudaMemcpyAsync(void *to, const void *from, size_t n_bytes, int kind, stream_t *stream) {
+    if (kind != HOST_TO_DEVICE && kind != DEVICE_TO_HOST) return INVALID_VALUE;
+    if (find(to, n_bytes, kind == HOST_TO_DEVICE) < 0 || find(from, n_bytes, kind == DEVICE_TO_HOST) < 0) return INVALID_VALUE;
+    return queue(stream, (operation_t){.kind = COPY, .to = to, .from = from, .n_bytes = n_bytes});
+}
+
+int cudaStreamCreateWithFlags(stream_t **stream, unsigned flags) {
+    return *stream = object(sizeof(stream_t)), flags == 1 ? SUCCESS : INVALID_VALUE;
+}
+int cudaStreamDestroy(stream_t *stream) { return destroy(stream); }
+int cudaStreamSynchronize(stream_t *stream) {
+    if (!stream || stream->capture) return CAPTURE_INVALIDATED;
+    for (int i = 0; i < stream->queue.n; i++) run(&stream->queue.operations[i]);
+    stream->queue.n = 0;
+    return SUCCESS;
+}
+
+int cudaEventCreate(event_t **event) { return *event = object(sizeof(event_t)), SUCCESS; }
+int cudaEventDestroy(event_t *event) { return destroy(event); }
+int cudaEventRecord(event_t *event, stream_t *stream) {
+    event->recorded = 0;
+    return queue(stream, (operation_t){.kind = RECORD, .event = event});
+}
+int cudaEventElapsedTime(float *milliseconds, const event_t *start, const event_t *end) {
+    if (!start->recorded || !end->recorded) return NOT_READY;
+    return *milliseconds = (float)(end->time_ms - start->time_ms), SUCCESS;
+}
+
+int cudaStreamBeginCapture(stream_t *stream, int mode) {
+    if (!stream || stream->capture || mode != 1) return ILLEGAL_STATE;
+    stream->capture = object(sizeof(graph_t));
+    stream->invalidated = fail_capture;
+    return SUCCESS;
+}
+int cudaStreamEndCapture(stream_t *stream, graph_t **graph) {
+    if (!stream || !stream->capture) return ILLEGAL_STATE;
+    graph_t *captured = stream->capture;
+    stream->capture = NULL;
+    if (stream->invalidated) return destroy(captured), *graph = NULL, CAPTURE_INVALIDATED;
+    return *graph = captured, SUCCESS;
+}
+int cudaGraphInstantiateWithFlags(graph_t **executable, const graph_t *graph, unsigned long long flags) {
+    if (!graph || flags) return INVALID_VALUE;
+    *executable = object(sizeof(graph_t));
+    **executable = *graph;
+    return SUCCESS;
+}
+int cudaGraphDestroy(graph_t *graph) { return destroy(graph); }
+int cudaGraphExecDestroy(graph_t *graph) { return destroy(graph); }
+int cudaGraphLaunch(const graph_t *graph, stream_t *stream) {
+    int code = graph ? SUCCESS : INVALID_VALUE;
+    for (int i = 0; code == SUCCESS && i < graph->n; i++) code = queue(stream, graph->operations[i]);
+    n_graph_launches++;
+    return code;
+}
+
+int host_enqueue(stream_t *stream, host_function function, void *argument) {
+    return queue(stream, (operation_t){.kind = CALL, .function = function, .to = argument});
+}
+int host_live_objects(void) {
+    int n = n_objects;
+    for (int i = 0; i < MAX_ALLOCATIONS; i++) n += allocations[i].start != NULL;
+    return n;
+}
+int host_graph_launches(void) { return n_graph_launches; }
+void host_set_devices(int count) { n_devices = count; }
+void host_fail_captures(int fail) { fail_capture = fail; }
