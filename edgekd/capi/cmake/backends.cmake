@@ -1,0 +1,30 @@
+# The backend modules: libedgekd_NAME.so beside the library, loaded at run time by the first bundle that needs it.
+
+function(edgekd_add_backend name source)
+  string(REPLACE "-" "_" target "edgekd_${name}")
+  add_library(${target} MODULE ${source})
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(${target} PRIVATE ${ARGN})
+  target_link_options(${target} PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/backend.map)
+  # The run path names where the backend's library was found; LD_LIBRARY_PATH can point elsewhere.
+  set_target_properties(${target} PROPERTIES PREFIX "lib" OUTPUT_NAME "edgekd_${name}" INSTALL_RPATH_USE_LINK_PATH ON)
+  install(TARGETS ${target} DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  message(STATUS "backend ${name}: on")
+endfunction()
+
+find_package(OpenVINO QUIET COMPONENTS Runtime)
+if(OpenVINO_FOUND)
+  edgekd_add_backend(openvino src/backends/openvino.cpp openvino::runtime::c)
+else()
+  message(STATUS "backend openvino: off, set OpenVINO_DIR to the folder of OpenVINOConfig.cmake")
+endif()
+
+find_package(CUDAToolkit QUIET)
+find_path(EDGEKD_NVINFER_INCLUDE NvInfer.h PATH_SUFFIXES aarch64-linux-gnu x86_64-linux-gnu)
+find_library(EDGEKD_NVINFER nvinfer)
+if(CUDAToolkit_FOUND AND EDGEKD_NVINFER_INCLUDE AND EDGEKD_NVINFER)
+  edgekd_add_backend(tensorrt src/backends/tensorrt.cpp ${EDGEKD_NVINFER} CUDA::cudart)
+  target_include_directories(edgekd_tensorrt SYSTEM PRIVATE ${EDGEKD_NVINFER_INCLUDE})
+else()
+  message(STATUS "backend tensorrt: off, it needs NvInfer.h, libnvinfer and the CUDA toolkit")
+endif()

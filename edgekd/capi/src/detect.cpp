@@ -1,0 +1,133 @@
+#include "detect.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace edgekd {
+namespace {
+
+// More candidates than this never survive suppression in a useful way and cost quadratic time.
+constexpr size_t kMaxCandidates = 10000;
+
+struct Candidate {
+    size_t anchor;
+    float logit;
+    int class_id;
+};
+
+struct Cell {
+    float x, y, stride;  // centre in cells; the stride in input pixels
+};
+
+Cell cell_of(size_t anchor, const DetectorHead& head, int width_px, int height_px) {
+    for (int stride : head.strides_px) {
+        const size_t columns = size_t(width_px / stride), cells = columns * size_t(height_px / stride);
+        if (anchor < cells) return {float(anchor % columns) + 0.5f, float(anchor / columns) + 0.5f, float(stride)};
+        anchor -= cells;
+    }
+    return {};
+}
+
+// Softmax-weighted mean of the bins, in cells (Generalized Focal Loss, Li et al. 2020, eq. 4). Bins lie `step` apart.
+float expected_distance(const float* logits, size_t step, int reg_max) {
+    if (reg_max == 1) return logits[0];
+    float highest = logits[0];
+    for (int bin = 1; bin < reg_max; bin++) highest = std::max(highest, logits[size_t(bin) * step]);
+    float weighted = 0, sum = 0;
+    for (int bin = 0; bin < reg_max; bin++) {
+        const float weight = std::exp(logits[size_t(bin) * step] - highest);
+        weighted += weight * float(bin);
+        sum += weight;
+    }
+    return weighted / sum;
+}
+
+std::vector<Candidate> every_label(const HeadMaps& maps, float threshold) {
+    std::vector<Candidate> candidates;
+    for (size_t c = 0; c < maps.n_classes; c++) {
+        const float* logits = maps.class_logits + c * maps.n_anchors;
+        for (size_t anchor = 0; anchor < maps.n_anchors; anchor++) {
+            if (logits[anchor] > threshold) candidates.push_back({anchor, logits[anchor], int(c)});
+        }
+    }
+    return candidates;
+}
+
+std::vector<Candidate> best_label(const HeadMaps& maps, float threshold) {
+    std::vector<float> best(maps.class_logits, maps.class_logits + maps.n_anchors);
+    for (size_t c = 1; c < maps.n_classes; c++) {
+        const float* logits = maps.class_logits + c * maps.n_anchors;
+        for (size_t anchor = 0; anchor < maps.n_anchors; anchor++) {
+            best[anchor] = logits[anchor] > best[anchor] ? logits[anchor] : best[anchor];
+        }
+    }
+    std::vector<Candidate> candidates;
+    for (size_t anchor = 0; anchor < maps.n_anchors; anchor++) {
+        if (!(best[anchor] > threshold)) continue;
+        size_t c = 0;
+        while (c + 1 < maps.n_classes && maps.class_logits[c * maps.n_anchors + anchor] != best[anchor]) c++;
+        candidates.push_back({anchor, best[anchor], int(c)});
+    }
+    return candidates;
+}
+
+Box box_of(const HeadMaps& maps, const DetectorHead& head, size_t anchor, const Cell& cell) {
+    float sides[4];
+    for (size_t side = 0; side < 4; side++) {
+        const float* logits = maps.box_logits + side * size_t(head.reg_max) * maps.n_anchors + anchor;
+        sides[side] = expected_distance(logits, maps.n_anchors, head.reg_max);
+    }
+    return {(cell.x - sides[0]) * cell.stride, (cell.y - sides[1]) * cell.stride, (cell.x + sides[2]) * cell.stride,
+            (cell.y + sides[3]) * cell.stride};
+}
+
+// Intersection over union. Two boxes without area count as the same one, as in OpenCV's suppression.
+float overlap(const Box& a, const Box& b) {
+    const double a_width = a.right - a.left, a_height = a.bottom - a.top;
+    const double b_width = b.right - b.left, b_height = b.bottom - b.top;
+    const double areas = a_width * a_height + b_width * b_height;
+    if (areas <= 0) return 1;
+    const double width = std::min(a.left + a_width, b.left + b_width) - double(std::max(a.left, b.left));
+    const double height = std::min(a.top + a_height, b.top + b_height) - double(std::max(a.top, b.top));
+    const double shared = width > 0 && height > 0 ? width * height : 0;
+    return float(shared / (areas - shared));
+}
+
+}  // namespace
+
+size_t count_anchors(const DetectorHead& head, int width_px, int height_px) {
+    size_t n = 0;
+    for (int stride : head.strides_px) n += size_t(width_px / stride) * size_t(height_px / stride);
+    return n;
+}
+
+std::vector<Detection> decode(const HeadMaps& maps, const DetectorHead& head, int width_px, int height_px,
+                              const DetectOptions& options) {
+    const double odds = double(options.confidence) / (1 - double(options.confidence));
+    const float threshold = float(std::log(odds));
+    std::vector<Candidate> candidates = options.multi_label ? every_label(maps, threshold) : best_label(maps, threshold);
+    std::stable_sort(candidates.begin(), candidates.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.logit > b.logit; });
+    candidates.resize(std::min(candidates.size(), kMaxCandidates));
+    std::vector<Detection> found;
+    found.reserve(candidates.size());
+    for (const Candidate& one : candidates) {
+        const Cell cell = cell_of(one.anchor, head, width_px, height_px);
+        found.push_back({box_of(maps, head, one.anchor, cell), 1 / (1 + std::exp(-one.logit)), one.class_id});
+    }
+    return found;
+}
+
+std::vector<Detection> suppress(const std::vector<Detection>& found, const DetectOptions& options, bool end2end) {
+    std::vector<Detection> kept;
+    for (const Detection& one : found) {
+        if (kept.size() == options.max_boxes) break;
+        const bool repeats = !end2end && std::any_of(kept.begin(), kept.end(), [&](const Detection& better) {
+            return better.class_id == one.class_id && overlap(better.box, one.box) > options.iou;
+        });
+        if (!repeats) kept.push_back(one);
+    }
+    return kept;
+}
+
+}  // namespace edgekd

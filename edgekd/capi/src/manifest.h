@@ -1,0 +1,68 @@
+// The bundle's manifest.json: what the C runtime reads of it, checked as edgekd/bundle.py checks it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace edgekd {
+
+// How a picture becomes a network's input: see ImageInput in edgekd/model_set.py.
+struct ImageInput {
+    int height_px = 0;
+    int width_px = 0;
+    bool centre = false;  // placed in the centre, otherwise top left
+    bool area = false;    // averages areas when it shrinks, otherwise linear
+    std::array<double, 3> mean{}, std{}, pad{};
+};
+
+// How raw head maps become boxes.
+struct DetectorHead {
+    std::vector<int> strides_px;
+    int reg_max = 0;
+    bool end2end = false;
+};
+
+struct EngineFile {
+    std::string name;
+    std::string sha256;
+    uint64_t n_bytes = 0;
+};
+
+struct EngineStage {
+    std::vector<EngineFile> files;  // the first one is opened
+    std::string precision;
+};
+
+struct Target {
+    std::string os, machine, compute_capability;  // the last one is empty on a CPU
+};
+
+struct Manifest {
+    std::string backend;
+    Target target;
+    std::vector<std::string> class_names;
+    DetectorHead head;
+    ImageInput detector_input, encoder_input;
+    int max_boxes = 0;
+    std::vector<int> box_buckets;  // numbers of boxes the decoder was built for; empty: any
+    EngineStage detector, encoder, decoder;
+};
+
+// Read the text of a manifest; `folder` is for the sentences. Fails with EDGEKD_ERROR_BUNDLE.
+Manifest parse_manifest(const std::string& text, const std::string& folder);
+
+// Read folder/manifest.json. Fails with EDGEKD_ERROR_BUNDLE.
+Manifest read_manifest(const std::string& folder);
+
+// Compare size and sha256 of every engine file. Fails with EDGEKD_ERROR_BUNDLE.
+void check_files(const std::string& folder, const Manifest& manifest);
+
+// Refuse a bundle for another operating system or processor. Fails with EDGEKD_ERROR_BUNDLE_MISMATCH.
+void check_machine(const std::string& folder, const Manifest& manifest);
+
+// Refuse a bundle for another GPU; `found` is empty without one. Fails with EDGEKD_ERROR_BUNDLE_MISMATCH.
+void check_gpu(const std::string& folder, const Manifest& manifest, const std::string& found);
+
+}  // namespace edgekd
