@@ -26,7 +26,7 @@ BELOW = {
     "models": {"ops"},
     "deploy": {"measure", "runtime", "models", "ops"},
     "train": {"losses", "ops", "models", "measure", "runtime", "deploy"},
-    "capi": set(),
+    "capi": {"runtime"},
     "cli": {"deploy", "measure", "runtime", "models", "train", "losses", "ops", "capi"},
 }
 HEAVY = {"torch", "ultralytics", "onnx", "onnxruntime", "transformers", "timm", "nncf", "torchvision"}

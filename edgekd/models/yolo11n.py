@@ -13,6 +13,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -70,18 +71,18 @@ def load_detector(path: str | Path) -> nn.Module:
     except _UNREADABLE as error:
         reason = _first_sentence(str(error))
         raise ModelError(f"{path} cannot be read as an Ultralytics detection checkpoint: {reason}") from error
-    model = checkpoint.get("ema") or checkpoint.get("model") if isinstance(checkpoint, dict) else None
+    model: Any = checkpoint.get("ema") or checkpoint.get("model") if isinstance(checkpoint, dict) else None
     if type(model) is not DetectionModel:
         found = "a state dict" if isinstance(checkpoint, dict) and model is None else type(model).__name__
         raise ModelError(
             f"{path} holds {found}, not an Ultralytics DetectionModel; "
             "give a detection checkpoint, such as yolo11n.pt (segment, pose and OBB models are not supported)"
         )
-    model = model.float().eval()
-    for module in model.modules():
+    detector: nn.Module = model.float().eval()
+    for module in detector.modules():
         if isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
             module.recompute_scale_factor = None  # absent in checkpoints older than torch 1.11
-    return model
+    return detector
 
 
 def facts_of(model: nn.Module) -> DetectorFacts:
