@@ -5,7 +5,7 @@
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define EDGEKD_HD __host__ __device__ __forceinline__
 #else
-#define EDGEKD_HD inline
+#define EDGEKD_HD inline __attribute__((always_inline))  // a call would keep the row loops from vectorising
 #endif
 
 namespace edgekd {

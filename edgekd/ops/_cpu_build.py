@@ -5,10 +5,12 @@ Nothing here runs at import or at first use.
 """
 
 import os
+import platform
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.ops.sources import PACKAGE_DIR, kernel_cache_dir, kernel_sources_dir, source_hash
 
 # No contraction to fused multiply-add: every instruction set then returns the same gradient.
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden", "-Wall")
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden", "-Wall")
+AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512")
+X86_ROWS = {"baseline": (), "avx2": ("-mavx2", "-mfma"), "avx512": AVX512}
 
 
 def library_name(sources: Path) -> str:
@@ -42,7 +46,7 @@ def find_compiler() -> str | None:
 
 
 def compile_cpu_library(output_dir: Path, sources: Path | None = None) -> Path:
-    """Compile csrc/cpu/haar_cpu.cpp into output_dir and return the library's path.
+    """Compile csrc/cpu into output_dir and return the library's path.
 
     Raises BackendUnavailable without a compiler and BuildError with the compiler's last words when it fails.
     """
@@ -52,18 +56,30 @@ def compile_cpu_library(output_dir: Path, sources: Path | None = None) -> Path:
         raise BackendUnavailable("no C++ compiler is on this machine; install g++ or point CXX to one.")
     output_dir.mkdir(parents=True, exist_ok=True)
     library = output_dir / library_name(sources)
-    temporary = library.with_name(f"{library.name}.{os.getpid()}.tmp")
-    command = [*shlex.split(compiler), *FLAGS, str(sources / "csrc" / "cpu" / "haar_cpu.cpp"), "-o", str(temporary)]
+    with tempfile.TemporaryDirectory(dir=output_dir) as temporary:
+        for arguments in compile_steps(sources / "csrc" / "cpu", Path(temporary), library.name):
+            _run([*shlex.split(compiler), *FLAGS, *arguments])
+        os.replace(Path(temporary) / library.name, library)
+    find_cpu_library.cache_clear()
+    return library
+
+
+def compile_steps(source_dir: Path, work_dir: Path, library: str) -> list[list[str]]:
+    """Return the compiler's arguments: the row loops once per instruction set, then everything into one library."""
+    rows = X86_ROWS if platform.machine().lower() in ("x86_64", "amd64") else {"baseline": ()}
+    objects = {isa: str(work_dir / f"rows_{isa}.o") for isa in rows}
+    steps = [
+        ["-c", *flags, f"-DEDGEKD_ISA={isa}", str(source_dir / "haar_rows.cpp"), "-o", objects[isa]]
+        for isa, flags in rows.items()
+    ]
+    link = ["-shared", str(source_dir / "haar_cpu.cpp"), *objects.values(), "-o", str(work_dir / library)]
+    return [*steps, link]
+
+
+def _run(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise BuildError(f"{compiler} could not compile the CPU kernels: {done.stderr.strip()[-800:]}")
-        os.replace(temporary, library)
-        find_cpu_library.cache_clear()
     except FileNotFoundError as error:
-        raise BackendUnavailable(
-            f"the C++ compiler {compiler!r} is not on this machine; install g++ or set CXX."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return library
+        raise BackendUnavailable(f"the C++ compiler {command[0]!r} is not here; install g++ or set CXX.") from error
+    if done.returncode != 0:
+        raise BuildError(f"{command[0]} could not compile the CPU kernels: {done.stderr.strip()[-800:]}")

@@ -5,46 +5,14 @@
 #include <cstring>
 #include <vector>
 
-#include "../haar_core.h"
+#include "haar_rows.h"
 
 namespace edgekd {
-
-template <typename T>
-struct BandRow {
-  T *approx, *horizontal, *vertical, *diagonal;
-};
-
-template <typename T>
-struct LossRow {
-  const T *student_top, *student_bottom, *teacher_top, *teacher_bottom;
-  const float* weight;
-  T *gradient_top, *gradient_bottom;
-};
-
-namespace baseline {
-#include "haar_rows.inl"
-}
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define EDGEKD_X86_ROWS
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-namespace avx2 {
-#include "haar_rows.inl"
-}
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,prefer-vector-width=512")
-namespace avx512 {
-#include "haar_rows.inl"
-}
-#pragma GCC pop_options
-#endif
 
 enum class InstructionSet { baseline, avx2, avx512 };
 
 InstructionSet this_cpu() {
-#ifdef EDGEKD_X86_ROWS
+#ifdef __x86_64__
   static const InstructionSet found = [] {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
@@ -59,7 +27,7 @@ InstructionSet this_cpu() {
 #endif
 }
 
-#ifdef EDGEKD_X86_ROWS
+#ifdef __x86_64__
 #define EDGEKD_ROWS(isa, ...)                                \
   ((isa) == InstructionSet::avx512 ? avx512::__VA_ARGS__     \
    : (isa) == InstructionSet::avx2 ? avx2::__VA_ARGS__       \
@@ -177,7 +145,7 @@ struct LossArguments {
   const float* cell_weight;
   T* gradient;
   int64_t channels;
-  float low, high, gradient_scale;
+  LossFactors factors;
 };
 
 template <typename T>
@@ -190,7 +158,7 @@ template <typename T, bool kWeighted, bool kGradient>
 double plane_loss(const Grid& grid, InstructionSet isa, const LossArguments<T>& args, int64_t plane,
                   LossEdges<T>& edges) {
   const int64_t start = plane * grid.height * grid.width;
-  double energy = 0.0;
+  double totals[kLanes] = {};
   for (int64_t i = 0; i < grid.cells_high; ++i) {
     const int64_t top = start + 2 * i * grid.width, bottom = top + grid.width;
     const bool whole = grid.is_whole(i);
@@ -204,10 +172,11 @@ double plane_loss(const Grid& grid, InstructionSet isa, const LossArguments<T>& 
       row = {edges.student.top(), edges.student.bottom(), edges.teacher.top(), edges.teacher.bottom(), row.weight,
              edges.gradient.top(), edges.gradient.bottom()};
     }
-    energy += EDGEKD_ROWS(isa, loss_row<T, kWeighted, kGradient>(row, grid.cells_wide, args.low, args.high,
-                                                                 args.gradient_scale));
+    EDGEKD_ROWS(isa, loss_row<T, kWeighted, kGradient>(row, grid.cells_wide, args.factors, totals));
     if (kGradient && !whole) edges.gradient.write(args.gradient + start, i);
   }
+  double energy = 0.0;
+  for (const double total : totals) energy += total;
   return energy;
 }
 
@@ -257,7 +226,7 @@ static double loss_of(const edgekd_haar_shape* shape, const void* student, const
                       const float* cell_weight, int64_t channels, float low, float high, void* gradient,
                       float gradient_scale, double* plane_energy) {
   const edgekd::LossArguments<T> args{static_cast<const T*>(student), static_cast<const T*>(teacher), cell_weight,
-                                      static_cast<T*>(gradient), channels, low, high, gradient_scale};
+                                      static_cast<T*>(gradient), channels, {low, high, gradient_scale}};
   return edgekd::loss(*shape, args, plane_energy);
 }
 

@@ -1,0 +1,139 @@
+// Row loops of the CPU library. Compiled once per instruction set, with -DEDGEKD_ISA=baseline, avx2 or avx512 and the
+// compiler flags that go with it; haar_cpu.cpp chooses at run time.
+// A row is a pair of image rows (top, bottom) of `cells` complete 2x2 blocks and the matching rows of the band grid.
+// Cells are taken in blocks of a constant size, which compilers turn into straight vector code. Detector rows are
+// short (10 to 40 cells), so a scalar remainder would cost more than the row: the last block overlaps the one before.
+#include "haar_rows.h"
+
+#define EDGEKD_INLINE inline __attribute__((always_inline))
+
+namespace edgekd {
+namespace EDGEKD_ISA {
+namespace {
+
+template <typename T>
+EDGEKD_INLINE Quad load_quad(const T* top, const T* bottom, int64_t cell) {
+  return {to_float(top[2 * cell]), to_float(top[2 * cell + 1]), to_float(bottom[2 * cell]),
+          to_float(bottom[2 * cell + 1])};
+}
+
+template <typename T>
+EDGEKD_INLINE void store_quad(T* top, T* bottom, int64_t cell, Quad q) {
+  top[2 * cell] = from_float<T>(q.a);
+  top[2 * cell + 1] = from_float<T>(q.b);
+  bottom[2 * cell] = from_float<T>(q.c);
+  bottom[2 * cell + 1] = from_float<T>(q.d);
+}
+
+// A row of at least kBlock cells is walked as: for next in 0, kBlock, ...: the block at min(next, cells - kBlock).
+EDGEKD_INLINE int64_t block_start(int64_t next, int64_t cells, int block) {
+  return next + block <= cells ? next : cells - block;
+}
+
+template <typename T, int kBlock>
+void analysis_blocks(const T* __restrict top, const T* __restrict bottom, const BandRow<T>& bands, int64_t cells) {
+  T* __restrict approx = bands.approx;
+  T* __restrict horizontal = bands.horizontal;
+  T* __restrict vertical = bands.vertical;
+  T* __restrict diagonal = bands.diagonal;
+  for (int64_t next = 0; next < cells; next += kBlock) {
+    const int64_t start = block_start(next, cells, kBlock);
+#pragma omp simd
+    for (int l = 0; l < kBlock; ++l) {
+      const int64_t j = start + l;
+      const Quad k = butterfly(load_quad(top, bottom, j));
+      approx[j] = from_float<T>(k.a);
+      horizontal[j] = from_float<T>(k.b);
+      vertical[j] = from_float<T>(k.c);
+      diagonal[j] = from_float<T>(k.d);
+    }
+  }
+}
+
+template <typename T, int kBlock>
+void synthesis_blocks(const BandRow<const T>& bands, T* __restrict top, T* __restrict bottom, int64_t cells) {
+  const T* __restrict approx = bands.approx;
+  const T* __restrict horizontal = bands.horizontal;
+  const T* __restrict vertical = bands.vertical;
+  const T* __restrict diagonal = bands.diagonal;
+  for (int64_t next = 0; next < cells; next += kBlock) {
+    const int64_t start = block_start(next, cells, kBlock);
+#pragma omp simd
+    for (int l = 0; l < kBlock; ++l) {
+      const int64_t j = start + l;
+      store_quad(top, bottom, j,
+                 butterfly({to_float(approx[j]), to_float(horizontal[j]), to_float(vertical[j]),
+                            to_float(diagonal[j])}));
+    }
+  }
+}
+
+// Weighted energy of one cell; when kGradient, also the pixels of `scale` times half its gradient. A function of its
+// own, because a struct declared inside an `omp simd` loop becomes an array and the loop is not vectorised.
+template <typename T, bool kWeighted, bool kGradient>
+EDGEKD_INLINE float loss_cell(const LossRow<T>& row, int64_t j, LossFactors factors) {
+  const Quad bands = butterfly(subtract(load_quad(row.student_top, row.student_bottom, j),
+                                        load_quad(row.teacher_top, row.teacher_bottom, j)));
+  const float m = kWeighted ? row.weight[j] : 1.0f;
+  if (kGradient) {
+    const float factor = m * factors.gradient_scale;
+    store_quad(row.gradient_top, row.gradient_bottom, j,
+               weighted_synthesis(bands, factor * factors.low, factor * factors.high));
+  }
+  return m * weighted_energy(bands, factors.low, factors.high);
+}
+
+// Adds the energy of every cell to one of kLanes totals. The order of the sums depends on the cells alone, not on the
+// instruction set.
+template <typename T, bool kWeighted, bool kGradient, int kBlock>
+void loss_blocks(const LossRow<T>& row, int64_t cells, const LossFactors& factors, double* __restrict totals) {
+  float energy[kBlock] = {};
+  for (int64_t next = 0; next < cells; next += kBlock) {
+    const int64_t start = block_start(next, cells, kBlock);
+    const int counted = static_cast<int>(next - start);  // cells that the block before has added
+#pragma omp simd
+    for (int l = 0; l < kBlock; ++l) {
+      const float cell = loss_cell<T, kWeighted, kGradient>(row, start + l, factors);
+      energy[l] += l < counted ? 0.0f : cell;
+    }
+  }
+  for (int l = 0; l < kBlock; ++l) totals[l] += energy[l];
+}
+
+}  // namespace
+
+template <typename T>
+void analysis_row(const T* top, const T* bottom, const BandRow<T>& bands, int64_t cells) {
+  if (cells >= 16) analysis_blocks<T, 16>(top, bottom, bands, cells);
+  else if (cells >= 8) analysis_blocks<T, 8>(top, bottom, bands, cells);
+  else analysis_blocks<T, 1>(top, bottom, bands, cells);
+}
+
+template <typename T>
+void synthesis_row(const BandRow<const T>& bands, T* top, T* bottom, int64_t cells) {
+  if (cells >= 16) synthesis_blocks<T, 16>(bands, top, bottom, cells);
+  else if (cells >= 8) synthesis_blocks<T, 8>(bands, top, bottom, cells);
+  else synthesis_blocks<T, 1>(bands, top, bottom, cells);
+}
+
+template <typename T, bool kWeighted, bool kGradient>
+void loss_row(const LossRow<T>& row, int64_t cells, const LossFactors& factors, double* totals) {
+  if (cells >= 16) loss_blocks<T, kWeighted, kGradient, 16>(row, cells, factors, totals);
+  else if (cells >= 8) loss_blocks<T, kWeighted, kGradient, 8>(row, cells, factors, totals);
+  else loss_blocks<T, kWeighted, kGradient, 1>(row, cells, factors, totals);
+}
+
+#define EDGEKD_INSTANTIATE(T)                                                                    \
+  template void analysis_row<T>(const T*, const T*, const BandRow<T>&, int64_t);                 \
+  template void synthesis_row<T>(const BandRow<const T>&, T*, T*, int64_t);                      \
+  template void loss_row<T, false, false>(const LossRow<T>&, int64_t, const LossFactors&, double*); \
+  template void loss_row<T, false, true>(const LossRow<T>&, int64_t, const LossFactors&, double*);  \
+  template void loss_row<T, true, false>(const LossRow<T>&, int64_t, const LossFactors&, double*);  \
+  template void loss_row<T, true, true>(const LossRow<T>&, int64_t, const LossFactors&, double*);
+
+EDGEKD_INSTANTIATE(float)
+EDGEKD_INSTANTIATE(Half)
+EDGEKD_INSTANTIATE(BFloat16)
+
+}  // namespace EDGEKD_ISA
+}  // namespace edgekd
