@@ -37,6 +37,9 @@ public:
 
     void run(const Picture& picture, const RunOptions& options);
 
+    // A run that cannot even start leaves no result behind either.
+    void forget_result() { has_result_ = false; }
+
     const Manifest& manifest() const { return *manifest_; }
 
     // The result of the last run.

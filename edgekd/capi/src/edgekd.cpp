@@ -234,6 +234,7 @@ const char* edgekd_chain_class_name(const edgekd_chain* chain, int32_t class_id)
 int32_t edgekd_chain_run(edgekd_chain* chain, const edgekd_image* image, const edgekd_run_options* options) {
     return answered([&] {
         check_pointer(chain, "chain");
+        chain->chain->forget_result();
         check_pointer(image, "image");
         const RunOptions given = run_options(options_from(options, run_defaults(), "edgekd_run_options"));
         chain->chain->run(picture_from(*image), given);

@@ -1,0 +1,153 @@
+// The parts inside on the golden vectors that the Python suite reads too: test_golden FOLDER
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "cleanup.h"
+#include "detect.h"
+#include "masks.h"
+#include "preprocess.h"
+
+namespace {
+
+using Json = nlohmann::json;
+using namespace edgekd;
+
+[[noreturn]] void differ(const Json& test, const std::string& what) {
+    std::fprintf(stderr, "%s: %s\n", test["name"].get<std::string>().c_str(), what.c_str());
+    std::exit(1);
+}
+
+void expect_near(const Json& test, const char* what, double value, double expected, double tolerance) {
+    if (!(std::fabs(value - expected) <= tolerance)) {
+        differ(test, std::string(what) + " is " + std::to_string(value) + ", expected " + std::to_string(expected));
+    }
+}
+
+ImageInput spec_from(const Json& json) {
+    ImageInput spec;
+    spec.height_px = json["height_px"], spec.width_px = json["width_px"];
+    spec.centre = json["place"] == "centre", spec.area = json["interpolation"] == "area";
+    spec.mean = json["mean"], spec.std = json["std"], spec.pad = json["pad"];
+    return spec;
+}
+
+Box box_from(const Json& json) {
+    return {json[0], json[1], json[2], json[3]};
+}
+
+void expect_box(const Json& test, const Box& box, const Json& expected, double tolerance) {
+    const float values[4] = {box.left, box.top, box.right, box.bottom};
+    for (size_t i = 0; i < 4; i++) expect_near(test, "a box", values[i], expected[i], tolerance);
+}
+
+void expect_detections(const Json& test, const std::vector<Detection>& found, const Json& expected) {
+    if (found.size() != expected.size()) differ(test, std::to_string(found.size()) + " boxes");
+    for (size_t i = 0; i < found.size(); i++) {
+        expect_box(test, found[i].box, expected[i]["xyxy"], 1e-3);
+        expect_near(test, "confidence", found[i].confidence, expected[i]["confidence"], 1e-5);
+        expect_near(test, "class_id", found[i].class_id, expected[i]["class_id"], 0);
+    }
+}
+
+void test_preprocess(const Json& test) {
+    const std::vector<uint8_t> pixels = test["pixels"];
+    const int height = test["picture_px"][0], width = test["picture_px"][1];
+    const Picture picture = {pixels.data(), width, height, size_t(width) * 3, 3, {2, 1, 0}};
+    ResizeScratch scratch;
+    std::vector<float> blob;
+    const Placement placement = preprocess(picture, spec_from(test["spec"]), scratch, blob);
+    expect_near(test, "scale_x", placement.scale_x, test["scale"][0], 1e-12);
+    expect_near(test, "scale_y", placement.scale_y, test["scale"][1], 1e-12);
+    expect_near(test, "left_px", placement.left_px, test["offset_px"][0], 0);
+    expect_near(test, "top_px", placement.top_px, test["offset_px"][1], 0);
+    const std::vector<float> expected = test["blob"];
+    if (blob.size() != expected.size()) differ(test, "the blob has another size");
+    for (size_t i = 0; i < blob.size(); i++) expect_near(test, "a value", blob[i], expected[i], 1e-5);
+}
+
+void test_head(const Json& test) {
+    const std::vector<float> box_logits = test["box_logits"], class_logits = test["class_logits"];
+    DetectorHead head;
+    head.strides_px = test["head"]["strides_px"].get<std::vector<int>>();
+    head.reg_max = test["head"]["reg_max"];
+    head.end2end = test["head"]["end2end"];
+    const int height = test["input_px"][0], width = test["input_px"][1];
+    const size_t n_anchors = count_anchors(head, width, height);
+    const HeadMaps maps = {box_logits.data(), class_logits.data(), class_logits.size() / n_anchors, n_anchors};
+    const DetectOptions options = {test["confidence"], test["iou"], test["max_boxes"], test["multi_label"]};
+    const std::vector<Detection> found = decode(maps, head, width, height, options);
+    expect_detections(test, found, test["decoded"]);
+    expect_detections(test, suppress(found, options, head.end2end), test["kept"]);
+}
+
+void test_suppression(const Json& test) {
+    std::vector<Detection> found;
+    for (const Json& one : test["boxes"]) found.push_back({box_from(one["xyxy"]), one["confidence"], one["class_id"]});
+    DetectOptions options;
+    options.iou = test["iou"];
+    options.max_boxes = test["max_boxes"];
+    expect_detections(test, suppress(found, options, false), test["kept"]);
+}
+
+void test_prompts(const Json& test) {
+    const Placement placement = place(test["picture_px"][1], test["picture_px"][0], spec_from(test["spec"]));
+    for (size_t i = 0; i < test["boxes"].size(); i++) {
+        expect_box(test, placement.to_input(box_from(test["boxes"][i])), test["in_input"][i], 1e-3);
+        expect_box(test, placement.to_picture(box_from(test["boxes"][i])), test["in_picture"][i], 1e-3);
+    }
+}
+
+void expect_rows(const Json& test, const std::vector<uint8_t>& mask, size_t width, const Json& rows) {
+    if (mask.size() != width * rows.size()) differ(test, "the mask has another size");
+    for (size_t at = 0; at < mask.size(); at++) {
+        const std::string row = rows[at / width];
+        if (mask[at] != row[at % width] - '0') differ(test, "pixel " + std::to_string(at) + " differs");
+    }
+}
+
+void test_masks(const Json& test) {
+    const std::vector<float> logits = test["logits"];
+    const LogitGrid grid = {logits.data(), test["grid"][1], test["grid"][0]};
+    const Placement placement = place(test["picture_px"][1], test["picture_px"][0], spec_from(test["spec"]));
+    MaskScratch scratch;
+    Mask mask;
+    upsample_mask(grid, placement, {test["threshold"], test["min_region_px"]}, scratch, mask);
+    const int window[4] = {mask.window.left, mask.window.top, mask.window.right, mask.window.bottom};
+    for (size_t i = 0; i < 4; i++) expect_near(test, "the window", window[i], test["window"][i], 0);
+    expect_rows(test, mask.crop, size_t(mask.window.right - mask.window.left), test["rows"]);
+}
+
+void test_cleanup(const Json& test) {
+    std::vector<uint8_t> mask;
+    for (const std::string row : test["rows"]) {
+        for (char pixel : row) mask.push_back(uint8_t(pixel - '0'));
+    }
+    const size_t height = test["rows"].size(), width = mask.size() / height;
+    CleanupScratch scratch;
+    remove_small_regions(mask.data(), width, height, test["min_region_px"], scratch);
+    expect_rows(test, mask, width, test["cleaned"]);
+}
+
+void run_all(const std::string& folder, const char* name, void (*check)(const Json&)) {
+    std::ifstream file(folder + "/" + name + ".json");
+    const Json cases = Json::parse(file);
+    for (const Json& test : cases) check(test);
+    std::printf("%s: %zu vectors hold\n", name, cases.size());
+    if (cases.empty()) std::exit(1);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc != 2) return 2;
+    run_all(argv[1], "preprocess", test_preprocess);
+    run_all(argv[1], "head", test_head);
+    run_all(argv[1], "suppression", test_suppression);
+    run_all(argv[1], "prompts", test_prompts);
+    run_all(argv[1], "masks", test_masks);
+    run_all(argv[1], "cleanup", test_cleanup);
+    return 0;
+}
