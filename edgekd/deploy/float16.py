@@ -124,8 +124,12 @@ def to_float16(model: onnx.ModelProto, pinned: Collection[str] = ()) -> onnx.Mod
     )
     wrapped = OnnxModel(converted)
     wrapped.remove_cascaded_cast_nodes()
-    wrapped.remove_useless_cast_nodes()
     wrapped.topological_sort()
+    # The types noted in the graph are those of float32 times: forget them and infer them again.
+    del wrapped.model.graph.value_info[:]
+    wrapped = OnnxModel(onnx.shape_inference.infer_shapes(wrapped.model))
+    wrapped.disable_shape_inference()
+    wrapped.remove_useless_cast_nodes()
     try:
         onnx.checker.check_model(wrapped.model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
