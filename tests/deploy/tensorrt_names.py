@@ -1,9 +1,9 @@
 """Which TensorRT names the package uses, found in its syntax trees, and whether a TensorRT module has them.
 
-An expression gets a TensorRT type from `trt` (the module), from a parameter, variable or field annotated with a name that
-the file imports from `tensorrt`, from a constructor, or from a function of the file that returns one. An attribute of a
-typed expression is a use; an attribute of something that came out of a TensorRT call without an annotation is a gap, and
-the check reports it instead of guessing.
+An expression gets a TensorRT type from `trt` (the module), from a parameter, variable or field annotated with a name
+that the file imports from `tensorrt`, from a constructor, or from a function of the file that returns one. An attribute
+of a typed expression is a use; an attribute of something that came out of a TensorRT call without an annotation is a
+gap, and the check reports it instead of guessing.
 
 Run as a script, it imports the bindings of one wheel against stub libraries and prints what it found as JSON.
 """
