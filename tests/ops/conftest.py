@@ -1,0 +1,37 @@
+"""Compile the CPU kernels once into a throw-away cache, and fill every uninitialised tensor with NaN."""
+
+import pytest
+import torch
+
+from edgekd.ops import _cpu, _cpu_build, _dispatch
+from edgekd.ops._cpu_build import compile_cpu_library, find_compiler, find_cpu_library
+from edgekd.ops.sources import kernel_cache_dir
+
+
+@pytest.fixture(scope="session")
+def kernel_cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_CACHE_HOME", str(folder))
+    patch.setattr(_cpu_build, "PACKAGE_DIR", folder)
+    if find_compiler() is not None:
+        compile_cpu_library(kernel_cache_dir())
+    for cached in (find_cpu_library, _cpu._library, _dispatch.why_unavailable):
+        cached.cache_clear()
+    yield kernel_cache_dir()
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory(kernel_cache):
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)  # fills torch.empty with NaN
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def backend(request, kernel_cache):
+    if request.param == "cpu" and find_cpu_library() is None:
+        pytest.skip("no C++ compiler on this machine")
+    return request.param
