@@ -1,7 +1,7 @@
 """The twenty CUDA runtime calls that an engine needs, through ctypes, so that a device needs no CUDA package.
 
 `open_cuda()` returns a `Cuda`: memory, copies, streams, events and graphs as plain integers (addresses and handles).
-EDGEKD_CUDART names another libcudart than the one that is found.
+The other implementation of the protocol is `cuda_pycuda`. EDGEKD_CUDA chooses it, EDGEKD_CUDART names a libcudart.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class CudaRuntime:
         code = getattr(self._library, name)(*arguments)
         if code == _OUT_OF_MEMORY:
             raise BackendUnavailable(
-                f"the GPU's memory is full ({name}); close what else uses it, or build with smaller inputs and fewer boxes"
+                f"GPU memory is full ({name}); close what else uses it, or build for smaller inputs or fewer boxes"
             )
         if code != 0:
             reason = self._library.cudaGetErrorString(code).decode()
@@ -250,11 +250,18 @@ class CudaRuntime:
 
 @cache
 def open_cuda() -> Cuda:
-    """Load CUDA and check that a GPU answers.
+    """Load CUDA and check that a GPU answers; EDGEKD_CUDA=pycuda takes PyCUDA instead of libcudart.
 
     Raises:
         BackendUnavailable: there is no usable libcudart, no driver or no GPU.
     """
+    wanted = os.environ.get("EDGEKD_CUDA", "cudart")
+    if wanted == "pycuda":
+        from edgekd.runtime.cuda_pycuda import PyCuda
+
+        return PyCuda()
+    if wanted != "cudart":
+        raise BackendUnavailable(f"EDGEKD_CUDA is {wanted!r}, expected cudart or pycuda; unset it")
     reasons = []
     for name in _library_names():
         try:

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from edgekd.deploy.tensorrt_build import PlanOptions, build_plan, library_version
-from edgekd.errors import BackendUnavailable, BuildError, ModelError
+from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.runtime.tensorrt_library import tensorrt_library
 
 sys.path.insert(0, str(Path(__file__).parent))

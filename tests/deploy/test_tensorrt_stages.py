@@ -1,4 +1,4 @@
-"""All three real stages become TensorRT-RTX plans for SM 89 on a machine without a GPU, in float32, float16 and INT8."""
+"""All three real stages become TensorRT-RTX plans for SM 89 on a machine without a GPU, in float32, float16, INT8."""
 
 from __future__ import annotations
 

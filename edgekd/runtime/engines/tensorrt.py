@@ -229,8 +229,8 @@ class TensorRtEngine:
     def _record_graph(self, bound: _Bound) -> None:
         """Record the second run; the first one has allocated and loaded what may not happen during a recording."""
         cuda = self._plan.cuda
-        cuda.begin_capture(self._stream)
         try:
+            cuda.begin_capture(self._stream)
             self._execute(bound.context)
             bound.graph = cuda.end_capture(self._stream)
         except CudaError as error:
