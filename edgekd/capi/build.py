@@ -41,7 +41,7 @@ def build_library(prefix: Path) -> Path:
     if shutil.which("cmake") is None:
         raise BackendUnavailable(f"cmake is not on this machine; install {NEEDS}")
     with tempfile.TemporaryDirectory(prefix="edgekd-capi-") as folder:
-        options = [f"-D{name}={value}" for name, value in _cmake_options().items()]
+        options = [f"-D{name}={value}" for name, value in cmake_options().items()]
         if _fails(["cmake", "-S", str(SOURCES), "-B", folder, *options], Path(folder) / "log"):
             raise BackendUnavailable(f"libedgekd cannot be configured ({_last_words(Path(folder))}); install {NEEDS}")
         if _fails(["cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1)], Path(folder) / "log"):
@@ -68,7 +68,8 @@ def _check_installed(prefix: Path) -> None:
         raise BackendUnavailable(f"{prefix} holds no libedgekd; build it with: edgekd capi build -o {prefix}")
 
 
-def _cmake_options() -> dict[str, str]:
+def cmake_options() -> dict[str, str]:
+    """Return CMake's variables for this Python: libraries go to `lib`, OpenVINO comes from its wheel."""
     options = {"CMAKE_INSTALL_LIBDIR": "lib", "EDGEKD_EXAMPLES": "OFF"}
     openvino = importlib.util.find_spec("openvino")
     if openvino is not None and openvino.origin is not None:

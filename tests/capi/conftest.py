@@ -1,0 +1,25 @@
+"""The C library and its test programs, compiled once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toolchain import cmake, run
+
+from edgekd.capi.build import cmake_options
+from edgekd.capi.library import Library
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain build with tests, the example and the OpenVINO module, installed in its folder `prefix`."""
+    options = {**cmake_options(), "EDGEKD_TESTS": "ON", "EDGEKD_EXAMPLES": "ON"}
+    build = cmake(tmp_path_factory.mktemp("capi"), *(f"-D{name}={value}" for name, value in options.items()))
+    run("cmake", "--install", build, "--prefix", build / "prefix")
+    return build
+
+
+@pytest.fixture(scope="session")
+def library(built: Path) -> Library:
+    return Library(built / "prefix" / "lib" / "libedgekd.so")
