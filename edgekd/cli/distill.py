@@ -11,14 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli.groups import DefaultGroup
 from edgekd.errors import BackendUnavailable, InputError
 
-app = typer.Typer(
-    cls=DefaultGroup,
-    help="Train a YOLO student with a teacher; or on labels alone, to compare.",
-    no_args_is_help=True,
-)
+app = typer.Typer()
 
 Data = Annotated[Path, typer.Option(help="data set in Ultralytics' YAML, see edgekd data")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder of the run")]
@@ -30,10 +25,11 @@ Batch = Annotated[int | None, typer.Option(min=1, help="pictures per step")]
 Device = Annotated[str, typer.Option(help="cpu, or GPU numbers: 0 or 0,1 (several GPUs under torchrun)")]
 
 
-@app.command(name="default", hidden=True)
-def default(
-    data: Data,
-    output: Output,
+@app.callback(invoke_without_command=True)
+def run(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option(help="data set in Ultralytics' YAML, see edgekd data")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="folder of the run")] = None,
     student: Annotated[
         str, typer.Option(help="checkpoint, name of `edgekd weights list`, or .yaml (random)")
     ] = "yolo11n",
@@ -51,7 +47,11 @@ def default(
     precision: Annotated[str, typer.Option(help="fp32 or bf16, of the forward pass")] = "fp32",
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in the output folder")] = False,
 ) -> None:
-    """Train a student; weights/best.pt in the output folder is a plain Ultralytics checkpoint."""
+    """Train a YOLO student with a teacher, or on labels alone to compare; weights/best.pt is a plain checkpoint."""
+    if context.invoked_subcommand is not None:
+        return
+    if data is None or output is None:
+        raise InputError("distill needs a data set and a folder for the run; give --data FILE.yaml and -o FOLDER")
     _need_training_libraries()
     from edgekd.models import weights
     from edgekd.train.recipes import load_recipe
@@ -133,6 +133,8 @@ def _log_on_stderr() -> Iterator[None]:
 
 
 def _print_result(output: Path, metrics: dict[str, Any]) -> None:
+    if not metrics:  # only the first of several processes has any
+        return
     for name, value in metrics.items():
         typer.echo(f"{name.removeprefix('metrics/').removesuffix('(B)')}: {value:.4f}")
     typer.echo(f"{output / 'weights' / 'best.pt'}: a plain Ultralytics checkpoint")

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -169,7 +170,12 @@ def _build(shape: VitShape, n_heads: int) -> nn.Module:
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
-    common = {"patch_size": shape.patch_px, "embed_dim": shape.width, "depth": shape.depth, "num_heads": n_heads}
+    common: dict[str, Any] = {
+        "patch_size": shape.patch_px,
+        "embed_dim": shape.width,
+        "depth": shape.depth,
+        "num_heads": n_heads,
+    }
     common |= {"num_classes": 0, "init_values": 1e-5, "dynamic_img_size": True}
     ratio = shape.hidden_width / shape.width
     if shape.family == "DINOv2":
@@ -228,7 +234,7 @@ def _timm_dinov2(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _timm_dinov3(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     mlp_names = {"w1": "fc1_g", "w2": "fc1_x", "w3": "fc2"}
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if (
             name == "mask_token"
@@ -260,7 +266,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, zipfile and pickle raise a dozen types; all mean an unreadable file
-        raise ModelError(f"{path} cannot be read as a file of weights: {str(error).splitlines()[0][:200]}") from error
+        raise ModelError(
+            f"{path} cannot be read as a file of weights: {(str(error) or type(error).__name__).splitlines()[0][:200]}"
+        ) from error
     for key in ("teacher", "model", "state_dict"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

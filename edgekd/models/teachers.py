@@ -60,10 +60,10 @@ class Teacher:
             module.to(device)
         return self
 
-    @torch.no_grad()
     def maps(self, images: Tensor) -> list[Tensor]:
         """Feature maps of RGB pictures (N, 3, H, W) in 0..1, without a graph."""
-        return self.maps_of(images)
+        with torch.no_grad():
+            return self.maps_of(images)
 
 
 def predict(head: nn.Module, maps: list[Tensor]) -> RawPredictions:

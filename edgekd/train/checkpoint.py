@@ -11,6 +11,7 @@ import copy
 import io
 import os
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
         ) from error
 
 
-def plain_checkpoint(student: nn.Module, train_args: dict[str, Any], metrics: dict[str, float]) -> dict[str, Any]:
+def plain_checkpoint(student: nn.Module, train_args: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
     """An Ultralytics checkpoint of a bare detector, fp16, with nothing that only training needs.
 
     Args:
@@ -79,7 +80,7 @@ def plain_checkpoint(student: nn.Module, train_args: dict[str, Any], metrics: di
     }
 
 
-def _plain_values(args: dict[str, Any]) -> dict[str, Any]:
+def _plain_values(args: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without machine paths and objects, readable with `weights_only=True`."""
     kept = {name: value for name, value in args.items() if name not in ("save_dir", "project", "resume")}
     names_only = {name: Path(str(kept[name])).name for name in ("model", "data") if kept.get(name) is not None}
@@ -101,13 +102,17 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle and torch raise a dozen types; all mean an unreadable file
-        raise TrainingError(f"{path} cannot be read as a resume file: {str(error).splitlines()[0][:160]}") from error
+        raise TrainingError(f"{path} cannot be read as a resume file: {_first_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise TrainingError(
             f"{path} is of format {found}, expected {STATE_FORMAT}; give the resume.pt of a run of this version"
         )
     return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:160]
 
 
 def strip(path: Path, output: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from edgekd.errors import DataError
 from edgekd.train.dataset_check import SplitReport, check_dataset, label_of, list_pictures, read_labels
@@ -150,10 +151,10 @@ def draw_samples(folder: Path, n_pictures: int = 12, tile_px: int = 320) -> Path
     return output
 
 
-def _corners(values: list[float]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _corners(values: list[float]) -> NDArray[np.float64]:
     """Corners (n, 2) of a label as fractions."""
     if len(values) > 4:
         return np.array(values).reshape(-1, 2)
     x, y, w, h = values
-    half = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2
-    return half + np.array([x, y])
+    left, top, right, bottom = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])

@@ -12,7 +12,8 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from edgekd.errors import DataError
+from edgekd.environment import has_module
+from edgekd.errors import BackendUnavailable, DataError
 from edgekd.train.data import DataReport, finish_dataset
 
 DOTA_CLASSES = (
@@ -38,7 +39,10 @@ def convert_dota(
 
     Raises:
         DataError: a folder is missing, a label line is damaged or names an unknown class.
+        BackendUnavailable: shapely, which the tiler cuts outlines with, is not installed.
     """
+    if not has_module("shapely"):
+        raise BackendUnavailable("tiling DOTA needs shapely; install it with: pip install 'edgekd[train]'")
     from ultralytics.data.split_dota import split_trainval
 
     if output.exists() and any(output.iterdir()):

@@ -156,7 +156,7 @@ def distill(job: DistillJob) -> dict[str, float]:
     from edgekd.train.curves import plot_run
 
     plot_run(job.output)
-    return {name: float(value) for name, value in trainer.metrics.items()}
+    return {name: float(value) for name, value in trainer.metrics.items() if name.startswith("metrics/")}
 
 
 def _check_job(job: DistillJob) -> None:

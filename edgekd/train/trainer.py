@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         _callbacks: as for the base class.
     """
 
+    model: Any
+
     def __init__(
         self,
         run: RunOptions,
@@ -88,6 +91,10 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
             dist.init_process_group("gloo")
         return n_processes
 
+    @property
+    def _has_cpu_group(self) -> bool:
+        return dist.is_initialized() and self.device.type == "cpu"
+
     # --- building
 
     def setup_model(self) -> None:
@@ -106,7 +113,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
     def _setup_train(self) -> None:
         """Build everything, then give every CPU process the weights of the first."""
         super()._setup_train()
-        if dist.is_initialized() and self.device.type == "cpu":
+        if self._has_cpu_group:
             for tensor in [*self.model.state_dict().values(), *self.ema.ema.state_dict().values()]:
                 dist.broadcast(tensor, src=0)
 
@@ -140,7 +147,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         is_last = self._n_steps_in_epoch == len(self.train_loader)
         if self._n_steps_in_epoch % self.run_options.accumulate and not is_last:
             return
-        if dist.is_initialized() and self.device.type == "cpu":
+        if self._has_cpu_group:
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
@@ -218,8 +225,8 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         self.csv.write_text(state["results_csv"])
 
     def final_eval(self) -> None:
-        """Validate `best.pt`, which is plain already."""
-        if not self.best.exists():
+        """Validate `best.pt`, which is plain already; with several CPU processes the last epoch's metrics stand."""
+        if not self.best.exists() or self._has_cpu_group:
             return
         self.validator.args.plots = False
         self.metrics = self.validator(model=self.best)
@@ -252,7 +259,7 @@ def _forget_recent_pictures(dataset: Any) -> None:
     dataset.buffer.clear()
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a `weights_only=True` reader accepts: numbers, texts, and lists and dicts of these."""
     kinds = (str, int, float, bool, list, dict, type(None))
     return {name: value for name, value in values.items() if isinstance(value, kinds)}
