@@ -22,7 +22,7 @@ MAX_RELATIVE_ERROR = 0.05
 
 MIN_SPEEDUP = 1.05
 _RUNS = 3
-_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,26 @@ def choose_precision(name: StageName, path: Path, inputs: dict[str, tuple[int, .
     if fp32_ms < bf16_ms * MIN_SPEEDUP:
         return Choice("fp32", f"{measured}: not faster")
     return Choice("bf16", measured)
+
+
+def choose_with_int8(name: StageName, int8: Path, plain: Path, inputs: dict[str, tuple[int, ...]]) -> Choice:
+    """Measure an INT8 graph against the best float precision of the graph that it was made from.
+
+    Speed alone is compared here; how close INT8 is to float is what `edgekd calibrate` and the gate look at.
+    """
+    import openvino
+
+    core = openvino.Core()
+    best = choose_precision(name, plain, inputs)
+    times_ms = {}
+    for precision, path in ((best.precision, plain), ("int8", int8)):
+        model = core.read_model(str(path))
+        model.reshape({key: list(shape) for key, shape in inputs.items()})
+        _, times_ms[precision] = _measure(core, model, precision, _typical_feeds(name, inputs))
+    measured = f"int8 {times_ms['int8']:.1f} ms against {best.precision} {times_ms[best.precision]:.1f} ms"
+    if times_ms[best.precision] < times_ms["int8"] * MIN_SPEEDUP:
+        return Choice(best.precision, f"{measured}: int8 is not faster")
+    return Choice("int8", measured)
 
 
 def relative_error(value: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

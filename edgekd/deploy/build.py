@@ -11,12 +11,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import edgekd
 from edgekd.bundle import (
     BackendName,
     EngineStage,
+    GateResult,
     Manifest,
     Precision,
     Target,
@@ -24,9 +26,9 @@ from edgekd.bundle import (
     describe_file,
     write_manifest,
 )
-from edgekd.deploy.auto_precision import Choice, choose_precision
+from edgekd.deploy.auto_precision import Choice, choose_precision, choose_with_int8
 from edgekd.errors import BackendUnavailable, BuildError
-from edgekd.model_set import STAGE_NAMES, ModelSet, OnnxStage, Pipeline, StageName, TensorSpec, read_model_set
+from edgekd.model_set import STAGE_NAMES, ModelSet, Pipeline, StageName, TensorSpec, read_model_set
 
 PrecisionWish = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PRECISIONS: dict[BackendName, tuple[Precision, ...]] = {
@@ -51,6 +53,8 @@ class BuildOptions:
         max_boxes: most boxes a picture.
         box_buckets: numbers of boxes the decoder is called with; empty leaves the number open.
         workspace_bytes, optimization_level, timing_cache: TensorRT's; see `PlanOptions`.
+        gate: what an accuracy gate measured, for the manifest; see `edgekd.deploy.gate`.
+        notes: lines for the manifest beside those of the stages.
     """
 
     backend: BackendName = "openvino"
@@ -63,6 +67,8 @@ class BuildOptions:
     workspace_bytes: int | None = None
     optimization_level: int | None = None
     timing_cache: Path | None = None
+    gate: GateResult | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,9 +129,35 @@ def _check_options(options: BuildOptions, model_set: ModelSet) -> None:
         raise BuildError(
             f"box buckets are {options.box_buckets}, expected ascending numbers such as 1,4,8; give --buckets"
         )
+    _check_calibration(options, model_set)
     for size in (options.detector_px, options.encoder_px):
         if size and any(side % 32 or not 32 <= side <= 8192 for side in size):
             raise BuildError(f"the size {size[1]}x{size[0]} has a side that is no multiple of 32; try 640x640")
+
+
+def _check_calibration(options: BuildOptions, model_set: ModelSet) -> None:
+    """Ranges hold for one size, and Q/DQ pairs for one kind of engine library."""
+    pipeline = model_set.pipeline
+    wanted = {
+        "detector": (options.detector_px, pipeline.detector_input),
+        "encoder": (options.encoder_px, pipeline.encoder_input),
+    }
+    for name, stage in model_set.stages.items():
+        if not stage.quantized:
+            continue
+        target = (stage.calibration or {}).get("target", "")
+        on_gpu = options.backend.startswith("tensorrt")
+        if options.backend != "onnxruntime" and target != ("tensorrt" if on_gpu else "cpu"):
+            raise BuildError(
+                f"the {name} was calibrated for {target or 'an unknown target'} and {options.backend} was asked for; "
+                f"calibrate with --target {'tensorrt' if on_gpu else 'cpu'}"
+            )
+        size, spec = wanted[name]
+        if size and size != (spec.height_px, spec.width_px):
+            raise BuildError(
+                f"the {name} was calibrated at {spec.width_px}x{spec.height_px} and {size[1]}x{size[0]} was asked for; "
+                "export with that size and calibrate again"
+            )
 
 
 def _sized(pipeline: Pipeline, options: BuildOptions) -> Pipeline:
@@ -155,14 +187,16 @@ def _build_stage(
     name: StageName, models: Path, folder: Path, model_set: ModelSet, shapes: Shapes, options: BuildOptions
 ) -> tuple[EngineStage, str]:
     onnx_stage = model_set.stages[name]
-    path, inputs = models / onnx_stage.file, shapes.inputs[name]
-    choice = _precision(name, path, onnx_stage, inputs, options)
-    if options.backend == "openvino":
-        files = _build_openvino(name, path, inputs, folder)
-    elif options.backend == "onnxruntime":
-        files = [Path(shutil.copyfile(path, folder / f"{name}.onnx"))]
-    else:
-        files = [_build_tensorrt(name, path, inputs, folder, replace(options, precision=choice.precision))]
+    inputs = shapes.inputs[name]
+    with TemporaryDirectory(prefix="edgekd-build-") as scratch:
+        room = Path(scratch) if onnx_stage.quantized else None
+        path, choice = _graph(name, models / onnx_stage.file, inputs, options, room)
+        if options.backend == "openvino":
+            files = _build_openvino(name, path, inputs, folder)
+        elif options.backend == "onnxruntime":
+            files = [Path(shutil.copyfile(path, folder / f"{name}.onnx"))]
+        else:
+            files = [_build_tensorrt(name, path, inputs, folder, replace(options, precision=choice.precision))]
     stage = EngineStage(
         files=tuple(describe_file(file) for file in files),
         precision=choice.precision,
@@ -170,17 +204,40 @@ def _build_stage(
         outputs=onnx_stage.outputs,
         onnx_sha256=onnx_stage.sha256,
         source=onnx_stage.source,
-        calibration=onnx_stage.calibration,
+        calibration=onnx_stage.calibration if choice.precision == "int8" else None,
     )
     return stage, f"{name}: {choice.precision}, {choice.reason}"
 
 
-def _precision(
-    name: StageName, path: Path, stage: OnnxStage, inputs: dict[str, tuple[int, ...]], options: BuildOptions
-) -> Choice:
-    """Decide a stage's arithmetic: Q/DQ graphs are int8, the rest follows the wish."""
-    if stage.quantized:
-        return Choice("int8", "the graph carries Q/DQ pairs")
+def _graph(
+    name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], options: BuildOptions, scratch: Path | None
+) -> tuple[Path, Choice]:
+    """The graph as its precision wants it, and the choice of that; `scratch` is given for a graph with Q/DQ pairs.
+
+    A Q/DQ graph becomes one with INT8 weights, or, where a float precision is asked for, the float graph inside it.
+    """
+    if scratch is None:
+        return path, _precision(name, path, inputs, options)
+    import onnx
+
+    from edgekd.deploy.qdq import fold_weights, keep_quantized
+
+    model = onnx.load(path)
+    int8, plain = scratch / "int8.onnx", scratch / "float.onnx"
+    onnx.save(fold_weights(model), int8)
+    onnx.save(keep_quantized(model, []), plain)
+    wish = options.precision
+    if wish == "auto" and options.backend == "openvino":
+        choice = choose_with_int8(name, int8, plain, inputs)
+    elif wish == "auto" or wish == "int8":
+        choice = Choice("int8", "the graph carries Q/DQ pairs")
+    else:
+        choice = Choice(wish, "as asked for, without the Q/DQ pairs")
+    return int8 if choice.precision == "int8" else plain, choice
+
+
+def _precision(name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], options: BuildOptions) -> Choice:
+    """Decide the arithmetic of a float graph."""
     wish = options.precision
     on_gpu = options.backend.startswith("tensorrt")
     if wish == "int8":
@@ -270,7 +327,8 @@ def _manifest(
         max_boxes=options.max_boxes,
         box_buckets=buckets,
         stages=stages,
-        notes=notes,
+        gate=options.gate,
+        notes=(*notes, *options.notes),
     )
 
 

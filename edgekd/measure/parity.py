@@ -5,7 +5,7 @@ The reference's boxes prompt both segmenters, so that the masks are compared for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +55,15 @@ class ParityReport(BaseModel):
     embedding_sameness: float | None = None
 
 
+@dataclass(frozen=True)
+class ParityOptions:
+    """What is compared: the detectors, the segmenters, and where boxes are known (path -> (n, 4) xyxy), from those."""
+
+    detector: bool = True
+    segmenter: bool = True
+    prompts: Mapping[Path, Float32Array] = field(default_factory=dict)
+
+
 @dataclass
 class _Compared:
     """What accumulates over the pictures."""
@@ -71,7 +80,7 @@ class _Compared:
 def compare_bundles(reference: Path, candidate: Path, pictures: Sequence[Path], track: Track = iter) -> ParityReport:
     """Open two bundles and compare them; errors as for `Chain.open` and `compare_chains`."""
     with Chain.open(reference) as first, Chain.open(candidate) as second:
-        report = compare_chains(first, second, pictures, track)
+        report = compare_chains(first, second, pictures, track=track)
     hashes = {
         "reference_sha256": sha256_of(reference / "manifest.json"),
         "candidate_sha256": sha256_of(candidate / "manifest.json"),
@@ -79,7 +88,13 @@ def compare_bundles(reference: Path, candidate: Path, pictures: Sequence[Path], 
     return report.model_copy(update=hashes)
 
 
-def compare_chains(reference: Chain, candidate: Chain, pictures: Sequence[Path], track: Track = iter) -> ParityReport:
+def compare_chains(
+    reference: Chain,
+    candidate: Chain,
+    pictures: Sequence[Path],
+    options: ParityOptions | None = None,
+    track: Track = iter,
+) -> ParityReport:
     """Run both chains on every picture.
 
     Raises:
@@ -88,15 +103,19 @@ def compare_chains(reference: Chain, candidate: Chain, pictures: Sequence[Path],
     if not pictures:
         raise InputError("no picture was given to compare two bundles on; give --images DIR")
     _check_comparable(reference.manifest.pipeline, candidate.manifest.pipeline)
-    compared = _Compared()
+    options, compared = options or ParityOptions(), _Compared()
     for path in track(pictures):
         picture = read_picture(path)
-        boxes = reference.detect(picture)
-        _compare_boxes(boxes, candidate.detect(picture), compared)
-        _compare_embeddings(reference.embed(picture).copy(), candidate.embed(picture).copy(), compared)
-        prompts = boxes.xyxy[:MAX_PROMPTS] if len(boxes) else _centre_box(picture.shape[:2])
-        masks = [chain(picture, boxes=prompts).masks for chain in (reference, candidate)]
-        compared.mask_iou += [_mask_iou(masks[0], masks[1], index) for index in range(len(prompts))]
+        prompts = options.prompts.get(path)
+        if options.detector:
+            boxes = reference.detect(picture)
+            _compare_boxes(boxes, candidate.detect(picture), compared)
+            prompts = boxes.xyxy[:MAX_PROMPTS] if prompts is None else prompts
+        if options.segmenter:
+            _compare_embeddings(reference.embed(picture).copy(), candidate.embed(picture).copy(), compared)
+            given = _centre_box(picture.shape[:2]) if prompts is None or not len(prompts) else prompts
+            masks = [chain(picture, boxes=given).masks for chain in (reference, candidate)]
+            compared.mask_iou += [_mask_iou(masks[0], masks[1], index) for index in range(len(given))]
     return _report(compared, len(pictures))
 
 
@@ -162,6 +181,6 @@ def _report(compared: _Compared, n_images: int) -> ParityReport:
         confidence_difference=mean(compared.confidence),
         mask_iou=mean(compared.mask_iou),
         mask_iou_p10=float(np.percentile(compared.mask_iou, 10)) if compared.mask_iou else None,
-        embedding_cosine=min(compared.cosine),
-        embedding_sameness=_sameness(second) - _sameness(first) if n_images > 1 else None,
+        embedding_cosine=min(compared.cosine, default=None),
+        embedding_sameness=_sameness(second) - _sameness(first) if len(second) > 1 else None,
     )

@@ -1,0 +1,222 @@
+"""The accuracy gate: a bundle is kept only when it is as accurate as its user asks, measured on the user's pictures.
+
+float reference -> candidate -> limits hold: keep it
+                                limits fail: rank blocks, return the most harmful to float until they hold, or exit 3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+
+from edgekd.bundle import GateResult, Manifest
+from edgekd.deploy.build import BuildOptions, build_bundle
+from edgekd.deploy.calibration_set import INPUT_NAMES
+from edgekd.deploy.qdq import quantized_layers, return_to_float
+from edgekd.deploy.ranges import Feeds
+from edgekd.deploy.sensitivity import Block, rank_blocks
+from edgekd.deploy.trial import float_graphs, trial_backend, trial_chain, write_variant
+from edgekd.errors import GateFailed, InputError
+from edgekd.measure.gauge import DROPS, FLOORS, STAGES_OF, Gauge, Metric, Sample, stages_measured
+from edgekd.model_set import ModelSet, StageName, read_model_set
+from edgekd.runtime.preprocess import preprocess
+from edgekd.runtime.sources import read_picture
+
+Report = Callable[[str], None]
+Graphs = Mapping[StageName, onnx.ModelProto]
+MAX_FLOAT_SHARE = 0.5
+"""With more than this share of a network's INT8 layers back in float there is little left to gain: the gate fails."""
+
+_RANKING_PICTURES = 3
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Limits: the largest drop in points of `box_ap`, `mask_ap`, `miou`; the smallest value of the other metrics."""
+
+    limits: Mapping[Metric, float]
+
+    def failing(self, measured: Mapping[str, float]) -> list[Metric]:
+        """Return the metrics that break their limit."""
+        return [m for m, limit in self.limits.items() if (measured[m] > limit if m in DROPS else measured[m] < limit)]
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """What the gate is measured on, and whether blocks may be returned to float."""
+
+    gate: Gate
+    sample: Sample
+    fallback: bool = True
+
+
+def parse_gate(text: str) -> Gate:
+    """Read limits such as `box_ap=0.5,mask_iou=0.98`.
+
+    Raises:
+        InputError: a part is no `metric=number`, or the number cannot be a limit of that metric.
+    """
+    limits: dict[Metric, float] = {}
+    known: tuple[Metric, ...] = (*DROPS, *FLOORS)
+    for part in text.split(","):
+        name, _, number = part.strip().partition("=")
+        metric = next((metric for metric in known if metric == name), None)
+        try:
+            limit = float(number)
+        except ValueError:
+            limit = float("nan")
+        if metric is None or not 0 <= limit <= (100 if metric in DROPS else 1):
+            raise InputError(
+                f"the gate {part.strip()!r} is not metric=limit; expected a drop in points for {', '.join(DROPS)}, "
+                f"a floor from 0 to 1 for {', '.join(FLOORS)}, such as --gate box_ap=0.5,mask_iou=0.98"
+            )
+        limits[metric] = limit
+    return Gate(limits)
+
+
+def apply_gate(
+    models: Path, destination: Path, options: BuildOptions, wanted: GateOptions, report: Report = lambda line: None
+) -> Manifest:
+    """Build a bundle that passes the gate; the result of the gate is in its manifest.
+
+    Args:
+        models: what `edgekd calibrate` wrote; it is not changed.
+        destination: the bundle to make or replace; nothing is left there when the gate fails.
+        options: as for `build_bundle`. A graph for TensorRT is measured in ONNX Runtime, which computes the same Q/DQ
+            arithmetic, and the manifest's notes say so.
+        wanted: limits, pictures, fallback.
+        report: called with one line for each step.
+
+    Raises:
+        GateFailed: a limit does not hold, and returning up to half of a network to float does not cure it.
+        InputError: a metric needs labels that are not there.
+        EdgekdError: as for `build_bundle`.
+    """
+    model_set = read_model_set(models)
+    reference = replace(options, precision="fp32")
+    with trial_chain(models, model_set, float_graphs(models, model_set), reference) as chain:
+        gauge = Gauge(chain, wanted.sample, tuple(wanted.gate.limits))
+        search = _Search(models, model_set, options, wanted, gauge, report)
+        graphs, result = search.run()
+    backend = trial_backend(options.backend)
+    note = f"gate: measured with {backend} on {result.n_images} pictures"
+    with TemporaryDirectory(prefix="edgekd-gate-") as name:
+        write_variant(models, model_set, graphs, Path(name))
+        return build_bundle(Path(name), destination, replace(options, gate=result, notes=(note,)), report)
+
+
+class _Search:
+    """Looks for the graphs that pass: all INT8 first, then with blocks returned to float."""
+
+    def __init__(
+        self,
+        models: Path,
+        model_set: ModelSet,
+        options: BuildOptions,
+        wanted: GateOptions,
+        gauge: Gauge,
+        report: Report,
+    ) -> None:
+        self._models, self._model_set, self._options, self._wanted = models, model_set, options, wanted
+        self._gauge, self._report = gauge, report
+
+    def run(self) -> tuple[Graphs, GateResult]:
+        """Return the replaced graphs and what was measured with them.
+
+        Raises:
+            GateFailed: see `apply_gate`.
+        """
+        measured, failing = self._measure({})
+        graphs: dict[StageName, onnx.ModelProto] = {}
+        float_layers: list[str] = []
+        for stage in stages_measured(failing):
+            if not failing or not self._wanted.fallback or not self._model_set.stages[stage].quantized:
+                continue
+            graphs[stage], returned, measured = self._repair(stage, graphs)
+            float_layers += returned
+            failing = self._wanted.gate.failing(measured)
+        if failing:
+            raise GateFailed(self._sentence(measured, failing))
+        limits = {str(metric): limit for metric, limit in self._wanted.gate.limits.items()}
+        n_images = len(self._wanted.sample.pictures)
+        return graphs, GateResult(
+            passed=True, measured=measured, limits=limits, n_images=n_images, float_layers=tuple(float_layers)
+        )
+
+    def _repair(self, stage: StageName, others: Graphs) -> tuple[onnx.ModelProto, list[str], dict[str, float]]:
+        """Return as few blocks to float as cure this stage's metrics, the most harmful first."""
+        quantized = onnx.load(self._models / self._model_set.stages[stage].file)
+        n_layers = len(quantized_layers(quantized))
+        self._report(f"{stage}: looking for the blocks that suffer most from INT8")
+        blocks = affordable_blocks(rank_blocks(quantized, self._feeds(stage), self._report), n_layers)
+        tries: dict[int, tuple[onnx.ModelProto, list[str], dict[str, float]]] = {}
+
+        def passes(n_blocks: int) -> bool:
+            layers = [layer for block in blocks[:n_blocks] for layer in block.layers]
+            graph = return_to_float(quantized, layers)
+            measured, failing = self._measure({**others, stage: graph})
+            tries[n_blocks] = graph, layers, measured
+            self._report(f"{stage}: {len(layers)} of {n_layers} INT8 layers in float: {_values(measured)}")
+            return not any(stage in STAGES_OF[metric] for metric in failing)
+
+        return tries[first_passing(len(blocks), passes) or len(blocks)]
+
+    def _feeds(self, stage: StageName) -> list[Feeds]:
+        pipeline = self._model_set.pipeline
+        spec = pipeline.detector_input if stage == "detector" else pipeline.encoder_input
+        paths = self._wanted.sample.pictures[:_RANKING_PICTURES]
+        return [{INPUT_NAMES[stage]: preprocess(read_picture(path), spec)[0]} for path in paths]
+
+    def _measure(self, graphs: Graphs) -> tuple[dict[str, float], list[Metric]]:
+        with trial_chain(self._models, self._model_set, graphs, self._options) as candidate:
+            measured = self._gauge.measure(candidate)
+        return measured, self._wanted.gate.failing(measured)
+
+    def _sentence(self, measured: Mapping[str, float], failing: Sequence[Metric]) -> str:
+        parts = [_limit_text(metric, measured[metric], self._wanted.gate.limits[metric]) for metric in failing]
+        quantized = any(stage.quantized for stage in self._model_set.stages.values())
+        cure = "allow --fallback" if quantized and not self._wanted.fallback else "build it with --precision fp32"
+        tried = " with half of the INT8 layers back in float" if quantized and self._wanted.fallback else ""
+        return f"the gate failed{tried}: {', '.join(parts)}; {cure}, calibrate on other pictures, or relax --gate"
+
+
+def first_passing(n: int, passes: Callable[[int], bool]) -> int | None:
+    """Find the smallest number from 1 to n that passes, if more never does worse: doubled, then halved back.
+
+    Returns:
+        The number, None when not even n passes.
+    """
+    low, high = 0, 1
+    while not passes(high):
+        if high == n:
+            return None
+        low, high = high, min(2 * high, n)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
+
+
+def affordable_blocks(blocks: Sequence[Block], n_layers: int) -> list[Block]:
+    """Keep the first blocks that together hold at most `MAX_FLOAT_SHARE` of the layers; one at least."""
+    kept: list[Block] = []
+    for block in blocks:
+        n_float = sum(len(other.layers) for other in kept) + len(block.layers)
+        if kept and n_float > MAX_FLOAT_SHARE * n_layers:
+            break
+        kept.append(block)
+    return kept
+
+
+def _values(measured: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+
+
+def _limit_text(metric: Metric, value: float, limit: float) -> str:
+    if metric in DROPS:
+        return f"{metric} dropped {value:.2f} points, at most {limit:g} allowed"
+    return f"{metric} is {value:.4f}, at least {limit:g} asked for"

@@ -1,0 +1,201 @@
+"""`edgekd calibrate`: a float model set and pictures in, the same set with Q/DQ pairs out.
+
+pictures -> histograms -> ranges, one candidate a method -> tied -> pairs -> the best candidate, hashes inside
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from edgekd.bundle import atomic_folder
+from edgekd.deploy import calibration_set
+from edgekd.deploy.calibration_set import INPUT_NAMES, CalibrationSet
+from edgekd.deploy.onnx_edit import fix_shapes
+from edgekd.deploy.qdq import Placement, calibration_facts, insert_pairs, place_pairs, write_facts
+from edgekd.deploy.ranges import collect_histograms, ranges_by
+from edgekd.deploy.recipes import CalibrationTarget, Method, Recipe, recipes_for
+from edgekd.deploy.scales import tie_ranges
+from edgekd.errors import ModelError
+from edgekd.model_set import FILE_NAME, ImageInput, ModelSet, OnnxStage, StageName, read_model_set, sha256_of
+
+Report = Callable[[str], None]
+Score = Callable[[StageName, Mapping[Method, onnx.ModelProto]], Mapping[Method, float]]
+"""Measures candidates of one stage: larger is better."""
+
+SET_FILE = "calibration_set.json"
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """What `edgekd calibrate` decides.
+
+    Attributes:
+        target: `tensorrt` or `cpu`.
+        method: how ranges are found; `auto` tries the recipe's methods and keeps the best.
+        stages: which networks become INT8.
+        n_pictures: how many of the folder are used.
+        recipes: the user's own recipe files.
+        set_file: a calibration set that the folder must match; None makes one.
+    """
+
+    target: CalibrationTarget
+    method: Method | Literal["auto"] = "auto"
+    stages: tuple[StageName, ...] = ("detector", "encoder")
+    n_pictures: int = 128
+    recipes: tuple[Path, ...] = ()
+    set_file: Path | None = None
+
+
+def calibrate_models(
+    models: Path,
+    images: Path,
+    destination: Path,
+    options: CalibrateOptions,
+    score: Score | None = None,
+    report: Report = lambda line: None,
+) -> ModelSet:
+    """Quantize the networks of a model set.
+
+    Args:
+        models: what `edgekd export` wrote.
+        images: folder of calibration pictures, like those that the device will see.
+        destination: the folder to make or replace; nothing is left there on failure.
+        options: target, method, recipes.
+        score: measures candidates, for method `auto`.
+        report: called with one line for each step.
+
+    Raises:
+        ModelError: the set is damaged or quantized already.
+        DataError: the pictures cannot be used, or are not those of the set.
+        InputError: a recipe cannot be used.
+    """
+    model_set = read_model_set(models)
+    _check_float(models, model_set, options.stages)
+    recipes = recipes_for(options.target, options.recipes)
+    inputs: dict[StageName, ImageInput] = {
+        "detector": model_set.pipeline.detector_input,
+        "encoder": model_set.pipeline.encoder_input,
+    }
+    preprocessing = {stage: inputs[stage] for stage in options.stages}
+    pictures = _pictures(images, options, preprocessing)
+    stages = dict(model_set.stages)
+    with atomic_folder(destination) as folder:
+        for name, stage in model_set.stages.items():
+            if name not in options.stages:
+                shutil.copyfile(models / stage.file, folder / stage.file)
+                continue
+            report(f"{name}: measuring ranges on {len(pictures.pictures)} pictures")
+            calibrated = _Stage(name, models / stage.file, recipes[name], pictures, images)
+            graph = _best(name, calibrated, options, score, report)
+            stages[name] = _write(folder / stage.file, graph, stage)
+        (folder / SET_FILE).write_text(pictures.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        quantized = model_set.model_copy(update={"stages": stages})
+        (folder / FILE_NAME).write_text(quantized.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return quantized
+
+
+def name_layers(model: onnx.ModelProto, fixed: onnx.ModelProto) -> None:
+    """Give the weighted nodes of `fixed`, in place, the names that their layers have in PyTorch.
+
+    The exporter wrote them into the metadata of `model`, where simplification loses them; without metadata the name of
+    the weight serves.
+    """
+    scopes = {node.name: _scope(node) for node in model.graph.node}
+    constants = {tensor.name for tensor in fixed.graph.initializer}
+    taken: set[str] = set()
+    for node in fixed.graph.node:
+        if node.op_type not in ("Conv", "MatMul", "Gemm") or node.input[1] not in constants:
+            continue
+        name = scopes.get(node.name) or node.input[1].removesuffix("_fp16").removesuffix(".weight")
+        node.name = name if name not in taken else f"{name}.{node.name}"
+        taken.add(node.name)
+
+
+class _Stage:
+    """One network's float graph, its placement and its histograms."""
+
+    def __init__(self, name: StageName, path: Path, recipe: Recipe, pictures: CalibrationSet, images: Path) -> None:
+        model = onnx.load(path)
+        spec = pictures.preprocessing[name]
+        self.graph = fix_shapes(model, {INPUT_NAMES[name]: (1, 3, spec.height_px, spec.width_px)})
+        name_layers(model, self.graph)
+        self.recipe, self._pictures, self._source_sha256 = recipe, pictures, sha256_of(path)
+        self.placement: Placement = place_pairs(self.graph, recipe)
+        if not self.placement.layers:
+            raise ModelError(f"the recipe {recipe.name} quantizes no layer of {path.name}; correct its float_layers")
+        feeds = calibration_set.feeds_of(pictures, images, name)
+        self._histograms: Any = collect_histograms(self.graph, self.placement.activations, feeds)
+
+    def candidate(self, method: Method) -> onnx.ModelProto:
+        """Return the Q/DQ graph with ranges by `method`, its origin in its metadata."""
+        ranges = tie_ranges(ranges_by(self._histograms, method, self.recipe), self.placement.groups)
+        graph = insert_pairs(self.graph, self.placement, ranges, self.recipe.activations == "signed")
+        write_facts(graph, self._facts(method))
+        return graph
+
+    def _facts(self, method: Method) -> dict[str, str]:
+        """Return what the graph's metadata and the manifest say about its calibration."""
+        return {
+            "target": self.recipe.target,
+            "method": method,
+            "recipe": self.recipe.name,
+            "recipe_sha256": hashlib.sha256(self.recipe.model_dump_json().encode()).hexdigest(),
+            "set": self._pictures.name,
+            "set_sha256": self._pictures.sha256(),
+            "n_pictures": str(len(self._pictures.pictures)),
+            "float_model_sha256": self._source_sha256,
+        }
+
+
+def _check_float(models: Path, model_set: ModelSet, stages: tuple[StageName, ...]) -> None:
+    done = [name for name in stages if model_set.stages[name].quantized]
+    if done:
+        raise ModelError(f"the {done[0]} in {models} is quantized already; calibrate what edgekd export wrote")
+
+
+def _pictures(images: Path, options: CalibrateOptions, preprocessing: dict[StageName, ImageInput]) -> CalibrationSet:
+    if options.set_file:
+        return calibration_set.check_set(calibration_set.read_set(options.set_file), images, preprocessing)
+    return calibration_set.make_set(images, options.n_pictures, preprocessing)
+
+
+def _best(
+    name: StageName, stage: _Stage, options: CalibrateOptions, score: Score | None, report: Report
+) -> onnx.ModelProto:
+    methods = stage.recipe.methods if options.method == "auto" else (options.method,)
+    if len(methods) == 1 or score is None:
+        return stage.candidate(methods[0])
+    candidates = {method: stage.candidate(method) for method in methods}
+    scores = score(name, candidates)
+    best = max(methods, key=lambda method: scores[method])
+    report(f"{name}: {', '.join(f'{method} {scores[method]:.4f}' for method in methods)}; {best} kept")
+    return candidates[best]
+
+
+def _write(path: Path, graph: onnx.ModelProto, stage: OnnxStage) -> OnnxStage:
+    onnx.save(graph, path)
+    shapes = {
+        value.name: tuple(axis.dim_value or axis.dim_param for axis in value.type.tensor_type.shape.dim)
+        for value in [*graph.graph.input, *graph.graph.output]
+    }
+    specs = {
+        side: tuple(spec.model_copy(update={"shape": shapes[spec.name]}) for spec in getattr(stage, side))
+        for side in ("inputs", "outputs")
+    }
+    update = {"sha256": sha256_of(path), "quantized": True, "calibration": calibration_facts(graph), **specs}
+    return stage.model_copy(update=update)
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """The innermost module of a node: the exporter writes the list of enclosing modules, the operator last."""
+    text = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
+    names = [part.strip(" '\"") for part in text.strip("[]").split(",")]
+    return names[-2] if len(names) > 1 else ""
