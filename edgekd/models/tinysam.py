@@ -31,7 +31,15 @@ from edgekd.models.prompt_decoder import (
     draw_points,
     mask_logits,
 )
-from edgekd.models.tinyvit import STRIDE_PX, TinyVitEncoder, encoder_key, official_encoder_key, unused_head
+from edgekd.models.spectral_adapter import attach_adapters
+from edgekd.models.tinyvit import (
+    EMBEDDING_CHANNELS,
+    STRIDE_PX,
+    TinyVitEncoder,
+    encoder_key,
+    official_encoder_key,
+    unused_head,
+)
 
 Prompt = Literal["box", "box+centre"]
 
@@ -40,7 +48,11 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 """RGB, 0..255: an input is (rgb - mean) / std, as in SAM."""
 
 N_OFFICIAL_KEYS = 439
+ADAPTED = ("image_encoder.neck",)
+"""Where `edgekd finetune --adapter-rank` puts the spectral adapter: on the embeddings."""
+
 _ENCODER = "image_encoder."
+_IS_ADAPTER, _IS_ADAPTED = ".adapter.", ".base."
 
 
 class TinySam(nn.Module):
@@ -135,9 +147,15 @@ def _mask_size(image_embeddings: Tensor) -> tuple[int, int]:
 
 
 def official_state_dict(model: TinySam) -> dict[str, Tensor]:
-    """The 439 tensors of `model` under the names of tinysam.pth; the unused ImageNet head is written neutral."""
+    """The 439 tensors of `model` under the names of tinysam.pth; the unused ImageNet head is written neutral.
+
+    A spectral adapter has no official name and is left out; `save_tinysam` keeps it beside these.
+    """
     state = {}
     for key, value in model.state_dict().items():
+        if _IS_ADAPTER in key:
+            continue
+        key = key.replace(_IS_ADAPTED, ".")
         is_encoder = key.startswith(_ENCODER)
         name = _ENCODER + official_encoder_key(key.removeprefix(_ENCODER)) if is_encoder else key
         state[name] = value.detach().cpu().clone()
@@ -149,7 +167,9 @@ def save_tinysam(model: TinySam, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        torch.save({"model": official_state_dict(model), "draws_prompts": model.draws_prompts}, temporary)
+        adapter = {key: value for key, value in model.state_dict().items() if _IS_ADAPTER in key}
+        content = {"model": official_state_dict(model), "draws_prompts": model.draws_prompts}
+        torch.save(content | ({"adapter": adapter} if adapter else {}), temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as reason:
         raise ModelError(f"{path} cannot be written ({reason}); free space or give another folder") from reason
@@ -196,11 +216,18 @@ def load_tinysam(path: str | Path) -> TinySam:
             f"{path} is no weights-only PyTorch checkpoint ({type(reason).__name__}); "
             "pass a plain state dict such as tinysam.pth or mobile_sam.pt"
         ) from reason
-    draws_prompts = False
+    draws_prompts, adapter = False, None
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         draws_prompts = bool(state.get("draws_prompts", False))
+        adapter = state.get("adapter")
         state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelError(f"{path} holds {type(state).__name__} instead of tensors by name; pass a state dict")
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    return from_official(tensors, str(path), draws_prompts)
+    model = from_official(tensors, str(path), draws_prompts)
+    if adapter is not None:
+        rank = len(adapter[f"{ADAPTED[0]}.adapter.down_low.weight"])
+        attach_adapters(model, ADAPTED, EMBEDDING_CHANNELS, rank)
+        model.load_state_dict(adapter, strict=False)
+        model.eval()
+    return model

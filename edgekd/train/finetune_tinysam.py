@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,16 @@ from torch.nn import functional as F
 from edgekd.errors import TrainingError
 from edgekd.losses.segmentation import MaskLossWeights, object_weight, prompt_loss
 from edgekd.models.prompt_decoder import MASK_CELL_PX, Frame, draw_boxes, draw_points
-from edgekd.models.spectral_adapter import attach_adapters
-from edgekd.models.tinysam import TinySam, save_tinysam
+from edgekd.models.spectral_adapter import Adapted, attach_adapters
+from edgekd.models.tinysam import ADAPTED, TinySam, save_tinysam
 from edgekd.models.tinyvit import EMBEDDING_CHANNELS
-from edgekd.train.freeze import FreezePolicy, Part
+from edgekd.train.freeze import FreezePolicy
 from edgekd.train.freeze_policies import ADAPTER_PATTERN, TINYSAM, TINYSAM_FROM_NOTHING
 from edgekd.train.mask_teacher import MaskTeacher, distillation_loss
 from edgekd.train.prompts import BOX_NOISE, PROMPT_KINDS, PromptKind, draw_prompts
 from edgekd.train.segmentation_data import Crop, CropRecipe, SegmentationSample, draw_crop
 from edgekd.train.segmentation_quality import Mask, predict_objects, score, summarise
 
-ADAPTED = ("image_encoder.neck",)
 _TRIES = 50
 
 
@@ -68,11 +67,12 @@ class TinySamTask:
     ) -> None:
         if from_nothing and adapter_rank:
             raise TrainingError("an adapter adapts trained weights; give --weights, or train from nothing without it")
-        if adapter_rank:
+        if adapter_rank and not isinstance(model.image_encoder.neck, Adapted):
             attach_adapters(model, ADAPTED, EMBEDDING_CHANNELS, adapter_rank)
         self.model: nn.Module = model
         self.tinysam, self.data, self.teacher = model, data, teacher
-        self.policy = TINYSAM_FROM_NOTHING if from_nothing else _policy_for(adapter_rank)
+        is_adapted = isinstance(model.image_encoder.neck, Adapted)
+        self.policy = TINYSAM_FROM_NOTHING if from_nothing else _policy_for(is_adapted)
 
     def step_losses(self, stage: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Draw crops and prompts and return the losses; the stage decides nothing here."""
@@ -116,18 +116,17 @@ class TinySamTask:
         return [m.truth for sample in self.data.retention for m in self._objects(sample, side, "box")]
 
     def save(self, path: Path) -> None:
-        """Write the official checkpoint; an adapter, which has no official name, goes beside it."""
+        """Write the official checkpoint, with the adapter beside it where there is one."""
         save_tinysam(self.tinysam, path)
 
     def _objects(self, sample: SegmentationSample, side: int, kind: PromptKind) -> Any:
         return predict_objects(self.tinysam, sample, side, kind)
 
 
-def _policy_for(adapter_rank: int) -> FreezePolicy:
-    if adapter_rank:
-        counted = [p if p.patterns != (ADAPTER_PATTERN,) else Part(p.name, p.patterns, p.stages) for p in TINYSAM.parts]
-        return FreezePolicy(TINYSAM.model, tuple(counted))
-    return FreezePolicy(TINYSAM.model, tuple(p for p in TINYSAM.parts if p.patterns != (ADAPTER_PATTERN,)))
+def _policy_for(is_adapted: bool) -> FreezePolicy:
+    # The adapter's rank is the user's choice, so its count is free.
+    parts = [replace(p, n_parameters=None) if p.patterns == (ADAPTER_PATTERN,) else p for p in TINYSAM.parts]
+    return FreezePolicy(TINYSAM.model, tuple(parts) if is_adapted else tuple(parts[1:]))
 
 
 def draw_crops(

@@ -7,20 +7,36 @@ neck level (dropped before use), so that distributed training needs no search fo
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgekd.train.freeze import FreezePolicy, Part
 
 _ADAPT = frozenset({1, 3})
 _HEAD = frozenset({2, 3})
 _PRESENCE = frozenset({2})
 
-SAM3_LAST_BLOCKS = tuple(f"vision_encoder.backbone.layers.{i}.*" for i in range(26, 32))
 ADAPTER_PATTERN = "*.adapter.*"
+SAM3_BLOCKS = 32
+N_TRAINED_BLOCKS = 6
+
+
+def _last_blocks(n_blocks: int) -> tuple[str, ...]:
+    return tuple(f"vision_encoder.backbone.layers.{i}.*" for i in range(n_blocks - N_TRAINED_BLOCKS, n_blocks))
+
+
+def sam3_of_depth(n_blocks: int) -> FreezePolicy:
+    """The SAM3 table for a configuration with another number of vision blocks: same parts, no counts."""
+    parts = [replace(p, patterns=_last_blocks(n_blocks)) if p.name == _BLOCKS else p for p in SAM3.parts]
+    return FreezePolicy(SAM3.model, tuple(parts)).without_counts()
+
+
+_BLOCKS = "last 6 vision blocks"
 
 SAM3 = FreezePolicy(
     "SAM3",
     (
         Part("spectral adapter", (ADAPTER_PATTERN,), _ADAPT, 495_078),
-        Part("vision blocks 26-31", SAM3_LAST_BLOCKS, _ADAPT, 83_445_504),
+        Part(_BLOCKS, _last_blocks(SAM3_BLOCKS), _ADAPT, 83_445_504),
         Part("vision neck level 3 (unused)", ("vision_encoder.neck.fpn_layers.3.*",), n_parameters=852_480),
         Part("vision encoder, rest", ("vision_encoder.*",), n_parameters=369_740_800),
         Part("text encoder", ("text_encoder.*", "text_projection.*"), n_parameters=353_724_672),
@@ -42,7 +58,7 @@ SAM3_TRACKER = FreezePolicy(
     "SAM3 tracker",
     (
         Part("spectral adapter", (ADAPTER_PATTERN,), _ADAPT, 495_078),
-        Part("vision blocks 26-31", SAM3_LAST_BLOCKS, _ADAPT, 83_445_504),
+        Part(_BLOCKS, _last_blocks(SAM3_BLOCKS), _ADAPT, 83_445_504),
         Part("vision neck level 3 (unused)", ("vision_encoder.neck.fpn_layers.3.*",), n_parameters=852_480),
         Part("vision encoder, rest", ("vision_encoder.*",), n_parameters=369_740_800),
         Part("prompt encoder", ("prompt_encoder.*", "no_memory_embedding"), n_parameters=6_476),

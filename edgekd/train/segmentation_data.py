@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Crop:
     boxes: NDArray[np.float32]  # (n, 4) xyxy, tight
     frame_px: float
     origin_px: tuple[float, float]  # x, y of the crop in its frame
+    class_names: tuple[str, ...]  # of each mask
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class CropRecipe:
         max_objects: objects per crop, drawn without replacement.
         free_rotation: probability of an arbitrary angle instead of a multiple of 90 degrees; aerial pictures have
             no upright.
+        colour_jitter: strength of brightness, contrast and white balance; colour_drop: probability of grey.
     """
 
     side_px: int = 224
@@ -75,7 +77,7 @@ class CropRecipe:
     max_objects: int = 8
     free_rotation: float = 0.3
     colour_jitter: float = 0.25
-    colour_drop: float = field(default=0.1)
+    colour_drop: float = 0.1
 
 
 def read_coco(annotations: Path, images: Path, only: Iterable[str] | None = None) -> list[SegmentationSample]:
@@ -212,19 +214,20 @@ def tight_box(mask: NDArray[np.uint8]) -> tuple[float, float, float, float]:
     return float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)
 
 
-def whole_frame(sample: SegmentationSample, long_side_px: int) -> Crop:
-    """The whole picture, its longer side scaled to `long_side_px`, padded right and below to multiples of 32."""
+def whole_frame(sample: SegmentationSample, long_side_px: int, multiple_px: int = SIDE_MULTIPLE_PX) -> Crop:
+    """The whole picture, its longer side scaled to `long_side_px`, padded right and below to multiples of a length."""
     bgr = read_bgr(sample.path)
     height, width = bgr.shape[:2]
     scale = long_side_px / max(height, width)
     new_h, new_w = max(1, round(height * scale)), max(1, round(width * scale))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     image = normalise(np.asarray(cv2.resize(bgr, (new_w, new_h), interpolation=how), np.uint8))
-    pad_h, pad_w = -new_h % SIDE_MULTIPLE_PX, -new_w % SIDE_MULTIPLE_PX
+    pad_h, pad_w = -new_h % multiple_px, -new_w % multiple_px
     image = np.pad(image, ((0, 0), (0, pad_h), (0, pad_w)))
     factor = np.array([new_w / width, new_h / height], np.float32)
     masks = [draw_mask([p * factor for p in o.polygons], image.shape[1:]) for o in sample.objects]
-    return _crop(image, masks, float(max(image.shape[1:])), (0.0, 0.0))
+    names = [o.class_name for o in sample.objects]
+    return _crop(image, list(zip(names, masks, strict=True)), float(max(image.shape[1:])), (0.0, 0.0))
 
 
 def draw_crop(sample: SegmentationSample, recipe: CropRecipe, rng: np.random.Generator) -> Crop | None:
@@ -238,8 +241,9 @@ def draw_crop(sample: SegmentationSample, recipe: CropRecipe, rng: np.random.Gen
     warped = cv2.warpAffine(bgr, matrix, (side, side), flags=cv2.INTER_LINEAR, borderValue=PIXEL_MEAN[::-1])
     image = _recolour(np.asarray(warped, np.float32), recipe, rng)
     order = rng.permutation(len(sample.objects))
-    masks = [draw_mask([_apply(matrix, p) for p in sample.objects[i].polygons], (side, side)) for i in order]
-    kept = [m for m in masks if int(m.sum()) >= MIN_OBJECT_PX][: recipe.max_objects]
+    chosen = [sample.objects[i] for i in order]
+    masks = [(o.class_name, draw_mask([_apply(matrix, p) for p in o.polygons], (side, side))) for o in chosen]
+    kept = [(name, mask) for name, mask in masks if int(mask.sum()) >= MIN_OBJECT_PX][: recipe.max_objects]
     if not kept:
         return None
     free_px = max(frame_px - side, 0.0)
@@ -247,11 +251,15 @@ def draw_crop(sample: SegmentationSample, recipe: CropRecipe, rng: np.random.Gen
 
 
 def _crop(
-    image: NDArray[np.float32], masks: list[NDArray[np.uint8]], frame: float, origin: tuple[float, float]
+    image: NDArray[np.float32],
+    objects: Sequence[tuple[str, NDArray[np.uint8]]],
+    frame_px: float,
+    origin_px: tuple[float, float],
 ) -> Crop:
-    kept = [m for m in masks if m.any()]
-    boxes = np.array([tight_box(m) for m in kept], np.float32).reshape(-1, 4)
-    return Crop(image, np.stack(kept) if kept else np.zeros((0, *image.shape[1:]), np.uint8), boxes, frame, origin)
+    kept = [(name, mask) for name, mask in objects if mask.any()]
+    boxes = np.array([tight_box(mask) for _, mask in kept], np.float32).reshape(-1, 4)
+    masks = np.stack([mask for _, mask in kept]) if kept else np.zeros((0, *image.shape[1:]), np.uint8)
+    return Crop(image, masks, boxes, frame_px, origin_px, tuple(name for name, _ in kept))
 
 
 def _placement(
