@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgekd
-from edgekd.cli import bench, data, distill, weights
+from edgekd.cli import bench, capi, data, distill, weights
 from edgekd.cli.build_engine import build_engine
 from edgekd.cli.demo import demo
 from edgekd.cli.evaluate import evaluate
@@ -49,6 +49,7 @@ app.command("doctor")(doctor)
 app.add_typer(weights.app, name="weights")
 app.add_typer(distill.app, name="distill")
 app.add_typer(data.app, name="data")
+app.add_typer(capi.app, name="capi")
 
 
 def main() -> None:
