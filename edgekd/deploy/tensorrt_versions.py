@@ -8,6 +8,8 @@ A TensorRT module goes in, a `Branch` comes out; nothing reads a version text.
     Rtx             TensorRT-RTX   as Plain, and the GPU is named, so none has to be present
 
 The code outside the branches uses only what all of them have; a test imports the bindings of every version to prove it.
+`Rtx` really builds in the tests. The other three need a GPU and have never built a plan: their calls are checked
+against a recording stand-in, their names against the real bindings.
 """
 
 from __future__ import annotations
