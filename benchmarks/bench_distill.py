@@ -3,7 +3,7 @@
     python benchmarks/bench_distill.py --data D.yaml --student yolo11n.pt --detector teacher.pt --vit vit.safetensors
 
 Each run is one line of the JSON-lines file `--runs`, written when it is done, so a cut benchmark goes on where it
-stopped. `--report` turns complete seeds into the result file: the last epoch's accuracy (no choice of a best epoch),
+stopped. The result file holds the complete seeds: the last epoch's accuracy (no choice of a best epoch),
 the paired difference from "no teacher" with its 95 % Student interval, and the wall time beside it.
 """
 
@@ -56,8 +56,7 @@ def main() -> None:
             for arm in options.arms.split(","):
                 if (arm, seed) not in done:
                     append_run(options.runs, train(arm, seed, options))
-    if options.report:
-        write_report(options)
+    write_report(options)
 
 
 def parse_options() -> argparse.Namespace:
@@ -76,8 +75,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
     parser.add_argument("--runs", type=Path, default=Path("runs/bench_distill/runs.jsonl"))
-    parser.add_argument("--report", type=Path, help="result file to write from the complete seeds")
-    parser.add_argument("--report-only", action="store_true")
+    parser.add_argument("--report-only", action="store_true", help="train nothing; report the runs that are there")
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     return parser.parse_args()
 
 
@@ -166,9 +165,10 @@ def paired(differences: list[float]) -> dict[str, float | list[float]]:
 
 
 def write_report(options: argparse.Namespace) -> None:
-    from edgekd.environment import describe_machine
+    from edgekd.environment import describe_machine, device_slug
     from edgekd.model_set import sha256_of
 
+    machine = describe_machine()
     runs = read_runs(options.runs)
     of = {(run["arm"], run["seed"]): run for run in runs}
     arms = {}
@@ -189,15 +189,16 @@ def write_report(options: argparse.Namespace) -> None:
     teachers = {p.name: sha256_of(p) for p in (options.detector, options.vit)}
     result = {
         "theme": "distill",
-        "machine": describe_machine(),
+        "machine": machine.model_dump(mode="json"),
         "settings": settings,
         "data": options.data.parent.name,
         "student": Path(options.student).name,
         "teachers_sha256": teachers,
         "arms": arms,
     }
-    options.report.parent.mkdir(parents=True, exist_ok=True)
-    options.report.write_text(json.dumps(result, indent=1, default=str) + "\n")
+    path = options.output / f"distill_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(arms, indent=1))
 
 
