@@ -61,15 +61,13 @@ EDGEKD_DEVICE void store_pack(T* to, const Pack<T, kCount>& pack) {
 #if defined(__CUDA_ARCH__)
   // Spelled out, because compilers split some structure stores into words.
   if constexpr (sizeof(pack) == 16) {
-    unsigned w[4];
-    __builtin_memcpy(w, &pack, 16);
+    const unsigned* w = reinterpret_cast<const unsigned*>(&pack);
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3])
                  : "memory");
     return;
   }
   if constexpr (sizeof(pack) == 8) {
-    unsigned w[2];
-    __builtin_memcpy(w, &pack, 8);
+    const unsigned* w = reinterpret_cast<const unsigned*>(&pack);
     asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(w[0]), "r"(w[1]) : "memory");
     return;
   }
