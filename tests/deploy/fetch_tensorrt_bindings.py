@@ -36,8 +36,8 @@ def wheel_of(version: str, folder: Path) -> Path | None:
 def fetch(version: str, folder: Path) -> str | None:
     """Download one release; return why it failed, or None."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--retries", "1", "--no-deps", "--only-binary", ":all:"]
-    command += ["--dest", str(folder), f"{RELEASES[version]}=={version}"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--retries", "1", "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(folder), f"{RELEASES[version]}=={version}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if done.returncode == 0 and wheel_of(version, folder):
         return None
