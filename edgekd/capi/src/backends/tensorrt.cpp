@@ -1,0 +1,325 @@
+// TensorRT on an NVIDIA GPU: a plan goes in; 8.6 to 11.x, by tensor names only.
+//
+// Buffers are allocated once, for the largest shapes of the plan's profile, so addresses never change; each input shape
+// gets its own execution context and, from its second run on, its own CUDA graph. Mirrors runtime/engines/tensorrt.py.
+//
+// No GPU has run this file yet; it was only type-checked against the public headers of 8.6, 10.x and 11.x.
+#include <NvInfer.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "error.h"
+
+namespace {
+
+using edgekd::fail;
+using Shape = std::vector<int64_t>;
+
+// Every shape keeps a context with its own scratch memory on the GPU: one more than the box buckets of a bundle.
+constexpr size_t kMaxShapes = 8;
+
+// TensorRT's last complaint of this thread; it reports through a logger, not through return values.
+thread_local std::string last_complaint;
+
+class Logger : public nvinfer1::ILogger {
+public:
+    void log(Severity severity, const char* message) noexcept override {
+        if (severity <= Severity::kERROR) last_complaint = message;
+    }
+};
+
+Logger& logger() {
+    static Logger instance;
+    return instance;
+}
+
+void check(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    fail(EDGEKD_ERROR_BACKEND, std::string("CUDA cannot ") + what + " (" + cudaGetErrorString(error) + ")");
+}
+
+struct FreeDevice {
+    void operator()(void* memory) const { cudaFree(memory); }
+};
+struct FreePinned {
+    void operator()(void* memory) const { cudaFreeHost(memory); }
+};
+struct DestroyStream {
+    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+};
+struct DestroyGraph {
+    void operator()(cudaGraphExec_t graph) const { cudaGraphExecDestroy(graph); }
+};
+using DeviceMemory = std::unique_ptr<void, FreeDevice>;
+using PinnedMemory = std::unique_ptr<void, FreePinned>;
+using Stream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, DestroyStream>;
+using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, DestroyGraph>;
+
+nvinfer1::Dims dims_from(const Shape& shape) {
+    nvinfer1::Dims dims{};
+    dims.nbDims = int32_t(shape.size());
+    for (size_t i = 0; i < shape.size(); i++) dims.d[i] = static_cast<std::remove_reference_t<decltype(dims.d[0])>>(shape[i]);
+    return dims;
+}
+
+Shape shape_from(const nvinfer1::Dims& dims) {
+    return Shape(dims.d, dims.d + std::max<int64_t>(dims.nbDims, 0));
+}
+
+size_t count_bytes(const Shape& shape) {
+    size_t n = sizeof(float);
+    for (int64_t size : shape) n *= size_t(size);
+    return n;
+}
+
+// What clones share: the plan, and the runtime that must outlive it.
+struct Plan {
+    std::unique_ptr<nvinfer1::IRuntime> runtime;
+    std::unique_ptr<nvinfer1::ICudaEngine> engine;
+    std::string path;
+};
+
+// One input or output: its memory on the GPU and its page-locked twin, both for the largest shape.
+struct Tensor {
+    std::string name;
+    bool is_input = false;
+    size_t capacity_bytes = 0;
+    DeviceMemory device;
+    PinnedMemory pinned;
+};
+
+// A context that was set up for one combination of input shapes.
+struct Bound {
+    std::unique_ptr<nvinfer1::IExecutionContext> context;
+    bool has_run = false;
+    Graph graph;
+    uint64_t last_use = 0;
+};
+
+class TensorRtEngine {
+public:
+    explicit TensorRtEngine(std::shared_ptr<Plan> plan) : plan_(std::move(plan)) {
+        cudaStream_t stream = nullptr;
+        check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");
+        stream_.reset(stream);
+        allocate();
+    }
+
+    std::shared_ptr<Plan> plan() const { return plan_; }
+
+    void infer(const edgekd_tensor* inputs, size_t n_inputs, edgekd_tensor* outputs, size_t n_outputs) {
+        Bound& bound = bind(inputs, n_inputs);
+        for (size_t i = 0; i < n_inputs; i++) copy_in(inputs[i]);
+        enqueue(bound);
+        for (size_t i = 0; i < n_outputs; i++) copy_out(*bound.context, outputs[i]);
+        check(cudaStreamSynchronize(stream_.get()), "finish a run");
+    }
+
+private:
+    [[noreturn]] void refuse(const std::string& finding) const {
+        fail(EDGEKD_ERROR_BUNDLE, plan_->path + ": " + finding + "; build it here with: edgekd build-engine");
+    }
+
+    std::unique_ptr<nvinfer1::IExecutionContext> make_context() const {
+        std::unique_ptr<nvinfer1::IExecutionContext> context(plan_->engine->createExecutionContext());
+        if (context == nullptr) fail(EDGEKD_ERROR_BACKEND, "TensorRT makes no context (" + last_complaint + ")");
+        return context;
+    }
+
+    Shape largest_input(const char* name) const {
+        const Shape fixed = shape_from(plan_->engine->getTensorShape(name));
+        for (int64_t size : fixed) {
+            if (size < 0) {
+                return shape_from(plan_->engine->getProfileShape(name, 0, nvinfer1::OptProfileSelector::kMAX));
+            }
+        }
+        return fixed;
+    }
+
+    void allocate() {
+        const auto context = make_context();
+        const nvinfer1::ICudaEngine& engine = *plan_->engine;
+        for (int32_t i = 0; i < engine.getNbIOTensors(); i++) {
+            Tensor tensor;
+            tensor.name = engine.getIOTensorName(i);
+            const char* name = tensor.name.c_str();
+            tensor.is_input = engine.getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
+            if (engine.getTensorDataType(name) != nvinfer1::DataType::kFLOAT) refuse(tensor.name + " is not float32");
+            if (tensor.is_input) context->setInputShape(name, dims_from(largest_input(name)));
+            tensors_.push_back(std::move(tensor));
+        }
+        for (Tensor& tensor : tensors_) {
+            const Shape shape = shape_from(context->getTensorShape(tensor.name.c_str()));
+            for (int64_t size : shape) {
+                if (size < 1) refuse(tensor.name + " has no fixed largest size");
+            }
+            tensor.capacity_bytes = count_bytes(shape);
+            void* memory = nullptr;
+            check(cudaMalloc(&memory, tensor.capacity_bytes), "allocate memory on the GPU");
+            tensor.device.reset(memory);
+            check(cudaMallocHost(&memory, tensor.capacity_bytes), "allocate page-locked memory");
+            tensor.pinned.reset(memory);
+        }
+    }
+
+    Tensor& find(const char* name, bool is_input, size_t n_bytes) {
+        for (Tensor& tensor : tensors_) {
+            if (tensor.name != name || tensor.is_input != is_input) continue;
+            if (n_bytes > tensor.capacity_bytes) refuse(tensor.name + " is called with more than its profile allows");
+            return tensor;
+        }
+        refuse(std::string("there is no ") + (is_input ? "input " : "output ") + name);
+    }
+
+    // The context for these input shapes; the one unused for longest makes room for a new one.
+    Bound& bind(const edgekd_tensor* inputs, size_t n_inputs) {
+        Shape key;
+        for (size_t i = 0; i < n_inputs; i++) key.insert(key.end(), inputs[i].dims, inputs[i].dims + inputs[i].n_dims);
+        if (bounds_.count(key) == 0 && bounds_.size() >= kMaxShapes) {
+            auto oldest = bounds_.begin();
+            for (auto it = bounds_.begin(); it != bounds_.end(); ++it) {
+                if (it->second.last_use < oldest->second.last_use) oldest = it;
+            }
+            bounds_.erase(oldest);
+        }
+        Bound& bound = bounds_[key];
+        bound.last_use = ++n_runs_;
+        if (bound.context != nullptr) return bound;
+        bound.context = make_context();
+        for (size_t i = 0; i < n_inputs; i++) {
+            const Shape shape(inputs[i].dims, inputs[i].dims + inputs[i].n_dims);
+            if (!bound.context->setInputShape(inputs[i].name, dims_from(shape))) {
+                bounds_.erase(key);
+                refuse(std::string(inputs[i].name) + " is called with a shape outside of its profile");
+            }
+        }
+        for (Tensor& tensor : tensors_) bound.context->setTensorAddress(tensor.name.c_str(), tensor.device.get());
+        return bound;
+    }
+
+    void copy_in(const edgekd_tensor& input) {
+        const size_t n_bytes = count_bytes(Shape(input.dims, input.dims + input.n_dims));
+        Tensor& tensor = find(input.name, true, n_bytes);
+        std::memcpy(tensor.pinned.get(), input.data, n_bytes);
+        check(cudaMemcpyAsync(tensor.device.get(), tensor.pinned.get(), n_bytes, cudaMemcpyHostToDevice, stream_.get()),
+              "copy an input");
+    }
+
+    void copy_out(const nvinfer1::IExecutionContext& context, edgekd_tensor& output) {
+        const Shape shape = shape_from(context.getTensorShape(output.name));
+        if (shape.size() > EDGEKD_TENSOR_MAX_DIMS) refuse(std::string(output.name) + " has more than 4 dimensions");
+        const size_t n_bytes = count_bytes(shape);
+        Tensor& tensor = find(output.name, false, n_bytes);
+        check(cudaMemcpyAsync(tensor.pinned.get(), tensor.device.get(), n_bytes, cudaMemcpyDeviceToHost, stream_.get()),
+              "copy an output");
+        output.n_dims = uint32_t(shape.size());
+        std::copy(shape.begin(), shape.end(), output.dims);
+        output.data = static_cast<float*>(tensor.pinned.get());
+    }
+
+    // The first run of a shape loads and allocates what may not happen during a recording; the second one is recorded.
+    void enqueue(Bound& bound) {
+        if (bound.graph == nullptr && bound.has_run && use_graphs_) record(bound);
+        if (bound.graph != nullptr) {
+            check(cudaGraphLaunch(bound.graph.get(), stream_.get()), "launch a graph");
+            return;
+        }
+        if (!bound.context->enqueueV3(stream_.get())) {
+            fail(EDGEKD_ERROR_BACKEND, "TensorRT cannot run the plan (" + last_complaint + ")");
+        }
+        bound.has_run = true;
+    }
+
+    // A plan that cannot be recorded runs without graphs: the same kernels, launched one by one.
+    void record(Bound& bound) {
+        cudaGraph_t recorded = nullptr;
+        cudaGraphExec_t graph = nullptr;
+        check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "begin a recording");
+        const bool queued = bound.context->enqueueV3(stream_.get());
+        const bool ended = cudaStreamEndCapture(stream_.get(), &recorded) == cudaSuccess && recorded != nullptr;
+        use_graphs_ = queued && ended && cudaGraphInstantiateWithFlags(&graph, recorded, 0) == cudaSuccess;
+        if (recorded != nullptr) cudaGraphDestroy(recorded);
+        if (use_graphs_) bound.graph.reset(graph);
+        cudaGetLastError();  // a failed recording leaves its error behind
+    }
+
+    std::shared_ptr<Plan> plan_;
+    Stream stream_;
+    std::vector<Tensor> tensors_;
+    std::map<Shape, Bound> bounds_;
+    uint64_t n_runs_ = 0;
+    bool use_graphs_ = true;
+};
+
+std::shared_ptr<Plan> load(const char* path) {
+    int n_devices = 0;
+    const cudaError_t error = cudaGetDeviceCount(&n_devices);
+    if (error != cudaSuccess || n_devices == 0) {
+        fail(EDGEKD_ERROR_BACKEND_UNAVAILABLE, std::string("TensorRT needs an NVIDIA GPU and finds none (") +
+                                                   cudaGetErrorString(error) + "); use a bundle of --backend openvino");
+    }
+    std::ifstream file(path, std::ios::binary);
+    const std::vector<char> bytes(std::istreambuf_iterator<char>(file), {});
+    auto plan = std::make_shared<Plan>();
+    plan->path = path;
+    plan->runtime.reset(nvinfer1::createInferRuntime(logger()));
+    if (plan->runtime == nullptr) fail(EDGEKD_ERROR_BACKEND_UNAVAILABLE, "TensorRT does not start (" + last_complaint + ")");
+    plan->engine.reset(plan->runtime->deserializeCudaEngine(bytes.data(), bytes.size()));
+    if (plan->engine == nullptr) {
+        fail(EDGEKD_ERROR_BUNDLE, std::string("TensorRT cannot load ") + path + " (" + last_complaint +
+                                      "), it is damaged or of another GPU or version; build it here with: "
+                                      "edgekd build-engine --backend tensorrt");
+    }
+    return plan;
+}
+
+// Run `body` and put the sentence of its failure into `error`.
+template <typename Body>
+int32_t answered(edgekd_backend_error* error, Body&& body) {
+    return edgekd::guarded(body, [error](const char* text) { std::snprintf(error->text, sizeof error->text, "%s", text); });
+}
+
+int32_t compute_capability(char* text, size_t capacity, edgekd_backend_error* error) {
+    return answered(error, [&] {
+        int n_devices = 0, major = 0, minor = 0;
+        text[0] = '\0';
+        if (cudaGetDeviceCount(&n_devices) != cudaSuccess || n_devices == 0) return;
+        check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "ask the GPU for its kind");
+        check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0), "ask the GPU for its kind");
+        std::snprintf(text, capacity, "%d.%d", major, minor);
+    });
+}
+
+int32_t open_engine(const edgekd_engine_options* options, void** engine, edgekd_backend_error* error) {
+    return answered(error, [&] { *engine = new TensorRtEngine(load(options->path)); });
+}
+
+int32_t clone_engine(void* engine, void** copy, edgekd_backend_error* error) {
+    return answered(error, [&] { *copy = new TensorRtEngine(static_cast<TensorRtEngine*>(engine)->plan()); });
+}
+
+int32_t infer(void* engine, const edgekd_tensor* inputs, size_t n_inputs, edgekd_tensor* outputs, size_t n_outputs,
+              edgekd_backend_error* error) {
+    return answered(error, [&] { static_cast<TensorRtEngine*>(engine)->infer(inputs, n_inputs, outputs, n_outputs); });
+}
+
+void close_engine(void* engine) {
+    delete static_cast<TensorRtEngine*>(engine);
+}
+
+}  // namespace
+
+const edgekd_backend* edgekd_backend_entry(void) {
+    static const edgekd_backend backend = {
+        EDGEKD_BACKEND_ABI_VERSION, compute_capability, open_engine, clone_engine, infer, close_engine};
+    return &backend;
+}

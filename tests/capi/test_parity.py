@@ -1,0 +1,106 @@
+"""Same bundle, same picture: C and Python give the same boxes and masks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toolchain import run
+
+import edgekd
+from edgekd.capi.library import CChain, Library
+from edgekd.runtime.chain import Chain, ChainOptions
+from edgekd.runtime.detect import DetectOptions
+from edgekd.runtime.segment import MaskOptions
+from edgekd.types import ChainResult
+
+N_PICTURES = 20
+# Low, so that boxes are compared in every picture; the clean-up runs too.
+OPTIONS = ChainOptions(DetectOptions(confidence=0.05, max_boxes=8), MaskOptions(min_region_px=50))
+
+
+@pytest.fixture(scope="module")
+def chains(library: Library, built: Path, shipped_bundle: Path) -> Iterator[tuple[Chain, CChain]]:
+    if not (built / "prefix" / "lib" / "libedgekd_openvino.so").is_file():
+        pytest.skip("the OpenVINO module was not built: this Python's OpenVINO has no headers")
+    with Chain.open(shipped_bundle, 2) as python, CChain.open(library, shipped_bundle, 2) as c:
+        yield python, c
+
+
+def assert_same(python: ChainResult, c: ChainResult) -> None:
+    assert len(c) == len(python)
+    assert c.class_names == python.class_names
+    np.testing.assert_allclose(c.detections.xyxy, python.detections.xyxy, atol=0.5)
+    np.testing.assert_allclose(c.detections.confidence, python.detections.confidence, atol=1e-3)
+    np.testing.assert_array_equal(c.detections.class_id, python.detections.class_id)
+    np.testing.assert_allclose(c.masks.iou_predictions, python.masks.iou_predictions, atol=1e-3)
+    for index in range(len(python)):
+        one, other = python.masks.full(index), c.masks.full(index)
+        union = (one | other).sum()
+        assert union == 0 or (one & other).sum() / union >= 0.995
+
+
+def test_scene(chains: tuple[Chain, CChain], scene: np.ndarray) -> None:
+    python, c = chains
+    result = python(scene, OPTIONS)
+    assert len(result) > 0
+    assert_same(result, c(scene, OPTIONS))
+
+
+def test_rows_that_lie_apart(chains: tuple[Chain, CChain], scene: np.ndarray) -> None:
+    python, c = chains
+    part = scene[100:501, 37:640]
+    assert_same(python(np.ascontiguousarray(part), OPTIONS), c(part, OPTIONS))
+
+
+def test_given_boxes(chains: tuple[Chain, CChain], scene: np.ndarray) -> None:
+    python, c = chains
+    height, width = scene.shape[:2]
+    boxes = np.array([[10, 10, 200, 300], [0, 0, width, height], [50.5, 60.25, 51, 61]] * 7, np.float32)
+    assert_same(python(scene, OPTIONS, boxes), c(scene, OPTIONS, boxes))
+
+
+def test_clone(chains: tuple[Chain, CChain], scene: np.ndarray) -> None:
+    _, c = chains
+    copy = c.clone()
+    assert_same(c(scene, OPTIONS), copy(scene, OPTIONS))
+    copy.close()
+
+
+def test_bus(chains: tuple[Chain, CChain]) -> None:
+    spec = importlib.util.find_spec("ultralytics")
+    if spec is None or spec.origin is None:
+        pytest.skip("ultralytics is not installed: no bus.jpg")
+    python, c = chains
+    picture = edgekd.read_picture(str(Path(spec.origin).parent / "assets" / "bus.jpg"))
+    assert_same(python(picture, OPTIONS), c(picture, OPTIONS))
+
+
+@pytest.mark.assets
+def test_aerial_pictures(chains: tuple[Chain, CChain], assets: Path) -> None:
+    python, c = chains
+    folder = assets / "data" / "nwpu_vhr10"
+    images = json.loads((folder / "annotations.json").read_text())["images"]
+    n_boxes = 0
+    for image in images[:: len(images) // N_PICTURES][:N_PICTURES]:
+        picture = edgekd.read_picture(str(folder / "images" / image["file_name"]))
+        result = python(picture, OPTIONS)
+        assert_same(result, c(picture, OPTIONS))
+        n_boxes += len(result)
+    assert n_boxes > 0
+
+
+def test_example_program(built: Path, shipped_bundle: Path, scene: np.ndarray, tmp_path: Path) -> None:
+    height, width = scene.shape[:2]
+    picture = tmp_path / "scene.ppm"
+    picture.write_bytes(f"P6 {width} {height} 255\n".encode() + scene[:, :, ::-1].tobytes())
+    printed = run(built / "detect_and_segment", shipped_bundle, picture, tmp_path / "labels.pgm")
+    with Chain.open(shipped_bundle) as chain:
+        result = chain(scene)
+    lines = printed.splitlines()
+    assert len(lines) == len(result) + 1 and lines[-1].startswith("total ")
+    assert (tmp_path / "labels.pgm").stat().st_size == len(f"P5 {width} {height} 255\n") + width * height

@@ -1,0 +1,97 @@
+"""The Python runtime on the golden vectors in tests/golden, which the C test program reads too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekd.model_set import DetectorHead, ImageInput
+from edgekd.runtime.cleanup import remove_small_regions
+from edgekd.runtime.detect import DetectOptions, decode, suppress
+from edgekd.runtime.preprocess import place, preprocess
+from edgekd.runtime.segment import MaskOptions, masks_from_logits
+from edgekd.types import Detections
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+Json = dict[str, Any]
+
+
+def vectors(name: str) -> list[Any]:
+    cases = json.loads((GOLDEN / f"{name}.json").read_text())
+    assert cases
+    return [pytest.param(case, id=case["name"]) for case in cases]
+
+
+def expect(found: Detections, expected: list[Json]) -> None:
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found.xyxy, np.reshape([one["xyxy"] for one in expected], (-1, 4)), atol=1e-3)
+    np.testing.assert_allclose(found.confidence, [one["confidence"] for one in expected], atol=1e-5)
+    assert found.class_id.tolist() == [one["class_id"] for one in expected]
+
+
+def bools(rows: list[str], width: int) -> np.ndarray:
+    return np.array([[pixel == "1" for pixel in row] for row in rows], bool).reshape(len(rows), width)
+
+
+@pytest.mark.parametrize("case", vectors("preprocess"))
+def test_preprocess(case: Json) -> None:
+    picture = np.array(case["pixels"], np.uint8).reshape(*case["picture_px"], 3)
+    spec = ImageInput.model_validate(case["spec"])
+    blob, placement = preprocess(picture, spec)
+    assert [placement.scale_x, placement.scale_y] == case["scale"]
+    assert [placement.left_px, placement.top_px] == case["offset_px"]
+    # An OpenCV for another processor may round a resized byte the other way: one level, not more.
+    level = 0 if placement.resized_px == tuple(case["picture_px"]) else 1 / min(spec.std)
+    np.testing.assert_allclose(blob.ravel(), case["blob"], atol=level + 1e-5)
+
+
+@pytest.mark.parametrize("case", vectors("head"))
+def test_head(case: Json) -> None:
+    head = DetectorHead.model_validate(case["head"])
+    options = DetectOptions(case["confidence"], case["iou"], case["max_boxes"], case["multi_label"])
+    box_logits = np.array(case["box_logits"], np.float32).reshape(4 * head.reg_max, -1)
+    class_logits = np.array(case["class_logits"], np.float32).reshape(-1, box_logits.shape[1])
+    decoded = decode(box_logits, class_logits, head, tuple(case["input_px"]), options)
+    expect(decoded, case["decoded"])
+    expect(suppress(decoded, options, head.end2end), case["kept"])
+
+
+@pytest.mark.parametrize("case", vectors("suppression"))
+def test_suppression(case: Json) -> None:
+    boxes = case["boxes"]
+    found = Detections(
+        np.array([one["xyxy"] for one in boxes], np.float32),
+        np.array([one["confidence"] for one in boxes], np.float32),
+        np.array([one["class_id"] for one in boxes], np.int32),
+    )
+    expect(suppress(found, DetectOptions(iou=case["iou"], max_boxes=case["max_boxes"]), False), case["kept"])
+
+
+@pytest.mark.parametrize("case", vectors("prompts"))
+def test_prompts(case: Json) -> None:
+    placement = place(tuple(case["picture_px"]), ImageInput.model_validate(case["spec"]))
+    boxes = np.array(case["boxes"], np.float32)
+    np.testing.assert_allclose(placement.to_input(boxes), case["in_input"], rtol=1e-6, atol=1e-4)
+    np.testing.assert_allclose(placement.to_picture(boxes), case["in_picture"], rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", vectors("masks"))
+def test_masks(case: Json) -> None:
+    placement = place(tuple(case["picture_px"]), ImageInput.model_validate(case["spec"]))
+    logits = np.array(case["logits"], np.float32).reshape(1, *case["grid"])
+    options = MaskOptions(case["threshold"], case["min_region_px"])
+    masks = masks_from_logits(logits, np.ones(1, np.float32), placement, options)
+    assert masks.windows[0].tolist() == case["window"]
+    left, _, right, _ = case["window"]
+    np.testing.assert_array_equal(masks.crops[0], bools(case["rows"], right - left))
+
+
+@pytest.mark.parametrize("case", vectors("cleanup"))
+def test_cleanup(case: Json) -> None:
+    mask = bools(case["rows"], len(case["rows"][0]))
+    cleaned = remove_small_regions(mask, case["min_region_px"])
+    np.testing.assert_array_equal(cleaned, bools(case["cleaned"], mask.shape[1]))
