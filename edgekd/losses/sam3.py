@@ -58,7 +58,7 @@ def sam3_loss(
             targets.append(_resized(truth.masks, logits)[index])
     found, wanted = torch.cat([*masks, mask_logits[0, :0]])[:, None], torch.cat([*targets, mask_logits[0, :0].float()])
     mask = _mean(MASK_FOCAL * focal_loss(found, wanted[:, None]) + MASK_DICE * dice_loss(found, wanted[:, None]))
-    union = torch.stack([_resized(t.masks.amax(dim=0, keepdim=True), semantic[0]) for t in truths])
+    union = torch.stack([_resized(t.masks.sum(dim=0, keepdim=True).clamp(max=1), semantic[0]) for t in truths])
     cross_entropy = F.binary_cross_entropy_with_logits(semantic.float(), union)
     area = SEMANTIC_BCE * cross_entropy + SEMANTIC_DICE * dice_loss(semantic, union).mean()
     is_there = torch.tensor([[float(len(t.masks) > 0)] for t in truths], device=presence.device)

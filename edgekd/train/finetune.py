@@ -182,6 +182,10 @@ def finetune(
     Raises TrainingError (a stage without parameters, a broken loss, a folder that cannot be written, a resume file of
     another run), GateFailed when a stage forgets too much; the state up to then is kept in both cases.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as reason:
+        raise TrainingError(f"{folder} cannot be made ({reason.strerror}); give another folder with -o") from reason
     before = task.predictions()
     run = _Run(task, config, folder)
     if resume:
@@ -326,6 +330,14 @@ class _Run:
         self.progress = replace(Progress(), **json.loads(state["progress"]))
         self.optimizer_state = state["optimizer"]
         self.seconds = state["seconds"]
+        self._forget_later_steps()
+
+    def _forget_later_steps(self) -> None:
+        # Steps after the last resume file will be taken again.
+        done = sum(stage.n_steps for stage in self.config.stages[: self.progress.stage_index]) + self.progress.step
+        path = self.folder / "steps.csv"
+        if path.exists():
+            path.write_text("".join(path.read_text().splitlines(keepends=True)[: 1 + done]))
 
     def _log(self, stage: Stage, step: int, losses: Mapping[str, float]) -> None:
         path = self.folder / "steps.csv"
