@@ -16,6 +16,7 @@ from torch import Tensor
 from edgekd.ops._interface import BandWeights
 
 BLOCK = 128
+FUSION = {"enable_fp_fusion": True}  # pinned: its default changes with Triton 3.10
 
 
 def why_unavailable(device_type: str) -> str | None:
@@ -246,5 +247,5 @@ def _plan(x: Tensor) -> tuple[tuple[int], dict[str, Any]]:
     n, c, height, width = x.shape
     cells = cells_per_thread(height, width, x.itemsize)
     n_groups = n * c * ((height + 1) // 2) * ((width + 1) // 2 // cells)
-    sizes = {"n_groups": n_groups, "HEIGHT": height, "WIDTH": width, "CELLS": cells, "BLOCK": BLOCK}
+    sizes = {"n_groups": n_groups, "HEIGHT": height, "WIDTH": width, "CELLS": cells, "BLOCK": BLOCK, **FUSION}
     return (triton.cdiv(n_groups, BLOCK),), sizes

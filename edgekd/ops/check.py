@@ -1,0 +1,74 @@
+"""Prove the kernels on this machine: every implementation that can compute here against float64 references.
+
+Used by `edgekd kernels check` and, before any time is printed, by the benchmarks.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from edgekd.ops._dispatch import CHOICES, why_unavailable
+from edgekd.ops._ref import HaarBands, haar_dwt2_ref, haar_idwt2_ref, haar_weighted_mse_ref
+from edgekd.ops.haar import haar_dwt2, haar_idwt2, haar_weighted_mse
+
+BACKENDS = CHOICES[1:]
+SHAPES = ((2, 3, 7, 9), (2, 4, 10, 20), (1, 8, 13, 20), (2, 8, 40, 40), (1, 4, 80, 80))
+# Relative to the largest magnitude of the truth: float32 arithmetic, then the rounding of the stored dtype.
+TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+GRADIENT_SCALE = 65536.0  # as a gradient scaler would, or float16 cannot hold the gradient of a mean
+
+
+class Finding(NamedTuple):
+    """One comparison: the largest error relative to the largest magnitude, and what it may be."""
+
+    backend: str
+    case: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Say whether the error is a number and small enough."""
+        return self.error <= self.tolerance
+
+
+def available_backends(device: str) -> dict[str, str | None]:
+    """Return every implementation with the reason why it cannot compute float32 on this device, or None."""
+    return {name: why_unavailable(name, device, torch.float32) for name in BACKENDS}
+
+
+def check_backend(backend: str, device: str) -> Iterator[Finding]:
+    """Compare transform, inverse, loss and gradient of one implementation with the float64 reference."""
+    generator = torch.Generator().manual_seed(0)
+    for dtype, tolerance in TOLERANCES.items():
+        for shape in SHAPES:
+            student, teacher = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(2))
+            case = f"{str(dtype).removeprefix('torch.')} {'x'.join(map(str, shape))}"
+            for what, ours, truth in _results(student, teacher, backend):
+                yield Finding(backend, f"{what} {case}", _relative_error(ours, truth), tolerance)
+
+
+def _results(student: Tensor, teacher: Tensor, backend: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+    bands = haar_dwt2(student, backend=backend)
+    for name, ours, truth in zip(HaarBands._fields, bands, haar_dwt2_ref(student.double()), strict=True):
+        yield name, ours, truth
+    size = (student.shape[2], student.shape[3])
+    wide = HaarBands(*(band.double() for band in bands))
+    yield "inverse", haar_idwt2(bands, size, backend), haar_idwt2_ref(wide, size)
+    n, _, height, width = student.shape
+    cell_weight = torch.linspace(0.5, 1.5, n * ((height + 1) // 2) * ((width + 1) // 2), device=student.device)
+    cell_weight = cell_weight.view(n, 1, (height + 1) // 2, (width + 1) // 2)
+    x, y = student.clone().requires_grad_(), student.double().requires_grad_()
+    ours = haar_weighted_mse(x, teacher, 0.5, 1.5, cell_weight, backend)
+    truth = haar_weighted_mse_ref(y, teacher.double(), 0.5, 1.5, cell_weight.double())
+    yield "loss", ours, truth
+    (gradient,) = torch.autograd.grad(GRADIENT_SCALE * ours, x)
+    (true_gradient,) = torch.autograd.grad(GRADIENT_SCALE * truth, y)
+    yield "gradient", gradient, true_gradient
+
+
+def _relative_error(ours: Tensor, truth: Tensor) -> float:
+    error = (ours.double() - truth).abs().max() / truth.abs().max()
+    return float(error.item())
