@@ -105,8 +105,8 @@ def calibrate_models(
 def name_layers(model: onnx.ModelProto, fixed: onnx.ModelProto) -> None:
     """Give the weighted nodes of `fixed`, in place, the names that their layers have in PyTorch.
 
-    The exporter wrote them into the metadata of `model`, where simplification loses them; without metadata the name of
-    the weight serves.
+    That is the name of the weight or the bias, where simplification left one; else it is in the metadata that the
+    exporter wrote into `model`.
     """
     scopes = {node.name: _scope(node) for node in model.graph.node}
     constants = {tensor.name for tensor in fixed.graph.initializer}
@@ -114,7 +114,8 @@ def name_layers(model: onnx.ModelProto, fixed: onnx.ModelProto) -> None:
     for node in fixed.graph.node:
         if node.op_type not in ("Conv", "MatMul", "Gemm") or node.input[1] not in constants:
             continue
-        name = scopes.get(node.name) or node.input[1].removesuffix("_fp16").removesuffix(".weight")
+        own = (n.rpartition(".")[0] for n in node.input[1:] if n.endswith((".weight", ".bias")))
+        name = next(own, None) or scopes.get(node.name) or node.name
         node.name = name if name not in taken else f"{name}.{node.name}"
         taken.add(node.name)
 
