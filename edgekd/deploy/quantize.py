@@ -93,7 +93,7 @@ def calibrate_models(
                 shutil.copyfile(models / stage.file, folder / stage.file)
                 continue
             report(f"{name}: measuring ranges on {len(pictures.pictures)} pictures")
-            calibrated = _Stage(name, models / stage.file, recipes[name], pictures, images)
+            calibrated = StageCalibration(name, models / stage.file, recipes[name], pictures, images)
             graph = _best(name, calibrated, options, score, report)
             stages[name] = _write(folder / stage.file, graph, stage)
         (folder / SET_FILE).write_text(pictures.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -120,7 +120,7 @@ def name_layers(model: onnx.ModelProto, fixed: onnx.ModelProto) -> None:
         taken.add(node.name)
 
 
-class _Stage:
+class StageCalibration:
     """One network's float graph, its placement and its histograms."""
 
     def __init__(self, name: StageName, path: Path, recipe: Recipe, pictures: CalibrationSet, images: Path) -> None:
@@ -169,7 +169,7 @@ def _pictures(images: Path, options: CalibrateOptions, preprocessing: dict[Stage
 
 
 def _best(
-    name: StageName, stage: _Stage, options: CalibrateOptions, score: Score | None, report: Report
+    name: StageName, stage: StageCalibration, options: CalibrateOptions, score: Score | None, report: Report
 ) -> onnx.ModelProto:
     methods = stage.recipe.methods if options.method == "auto" else (options.method,)
     if len(methods) == 1 or score is None:

@@ -1,4 +1,4 @@
-"""`edgekd calibrate`: hashes kept and checked, the runtime's own preprocessing, one sentence for what cannot be used."""
+"""`edgekd calibrate`: hashes kept and checked, the runtime's own preprocessing, a sentence for what cannot be used."""
 
 from __future__ import annotations
 

@@ -1,0 +1,170 @@
+"""What INT8 costs in accuracy and gains in speed, a network, target and way of finding ranges at a time.
+
+    python benchmarks/bench_int8.py accuracy models/ detector --images calibration/ --data labels.json --out result.json
+    python benchmarks/bench_int8.py speed models/ calibrated/ --out result.json
+
+`accuracy` quantizes one network of a float model set by every method for both targets and measures the loss against the
+float network on labels: the CPU's graphs in OpenVINO, TensorRT's in ONNX Runtime, which computes the same arithmetic.
+`speed` runs fp32, bf16 and INT8 in turns in OpenVINO and reports the fastest of each; it refuses when the INT8 outputs
+are far from float.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+
+from edgekd.bundle import BackendName, Precision
+from edgekd.deploy.build import BuildOptions, build_bundle
+from edgekd.deploy.calibration_set import make_set
+from edgekd.deploy.qdq import quantized_layers
+from edgekd.deploy.quantize import StageCalibration
+from edgekd.deploy.recipes import recipes_for
+from edgekd.deploy.trial import trial_chain
+from edgekd.environment import describe_machine
+from edgekd.measure.accuracy import EvaluateOptions, evaluate_chain
+from edgekd.measure.datasets import LabelledSet, read_labelled_set
+from edgekd.measure.gauge import Gauge, Metric, Sample
+from edgekd.model_set import StageName, read_model_set
+from edgekd.runtime.engines import open_engine
+
+app = typer.Typer(add_completion=False)
+METRICS: dict[str, tuple[Metric, ...]] = {
+    "detector": ("box_ap", "box_match"),
+    "encoder": ("miou", "mask_iou", "embedding_cosine"),
+}
+BACKENDS: dict[str, BackendName] = {"cpu": "openvino", "tensorrt": "onnxruntime"}
+SPEED_RUNS = 15
+MAX_SPEED_ERROR = 0.3
+
+
+@app.command()
+def accuracy(
+    models: Path,
+    stage: Literal["detector", "encoder"],
+    images: Annotated[Path, typer.Option(help="calibration pictures")],
+    data: Annotated[Path, typer.Option(help="labels")],
+    out: Path,
+    data_images: Path | None = None,
+    only_names: Annotated[Path | None, typer.Option(help="split JSON: lists of file names")] = None,
+    part: str = "val",
+    count: int = 64,
+    limit: int | None = None,
+    target: Annotated[list[str] | None, typer.Option()] = None,
+) -> None:
+    labels = read_labelled_set(data, data_images)
+    if only_names:
+        labels = labels.only(json.loads(only_names.read_text())[part])
+    labels = LabelledSet(labels.source, labels.class_names, labels.pictures[:limit])
+    model_set = read_model_set(models)
+    spec = {"detector": model_set.pipeline.detector_input, "encoder": model_set.pipeline.encoder_input}[stage]
+    pictures = make_set(images, count, {stage: spec})
+    rows: list[dict[str, Any]] = []
+    for name in target or ["cpu", "tensorrt"]:
+        recipe = recipes_for(name)[stage]  # type: ignore[arg-type]
+        calibrated = StageCalibration(stage, models / model_set.stages[stage].file, recipe, pictures, images)
+        backend = BACKENDS[name]
+        with trial_chain(models, model_set, {}, BuildOptions(backend, "fp32")) as reference:
+            options = EvaluateOptions(detector=stage == "detector", segmenter=stage == "encoder")
+            baseline, _ = evaluate_chain(reference, labels, options)
+            gauge = Gauge(reference, Sample.of_labels(labels), METRICS[stage])
+            for method in recipe.methods:
+                graph = calibrated.candidate(method)
+                with trial_chain(models, model_set, {stage: graph}, BuildOptions(backend, "int8")) as candidate:
+                    measured = gauge.measure(candidate)
+                row = {
+                    "stage": stage,
+                    "target": name,
+                    "measured_with": backend,
+                    "method": method,
+                    "n_int8_layers": len(quantized_layers(graph)),
+                    "float": baseline["box" if stage == "detector" else "gt_box_mask"],
+                    "loss": measured,
+                }
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    settings = {
+        "source": model_set.stages[stage].source.model_dump(),
+        "input_px": [spec.height_px, spec.width_px],
+        "data": f"{data.parent.name}/{data.name}",
+        "n_images": len(labels.pictures),
+        "n_calibration_pictures": len(pictures.pictures),
+        "calibration_set_sha256": pictures.sha256(),
+        "loss": "box_ap and miou: points lost against float (negative: gained); the others against the float output",
+    }
+    write(out, "int8 accuracy", settings, rows)
+
+
+@app.command()
+def speed(models: Path, calibrated: Path, out: Path, threads: int = 2) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        engines: dict[tuple[StageName, Precision], Any] = {}
+        for precision, source in (("fp32", models), ("bf16", models), ("int8", calibrated)):
+            folder = Path(scratch) / precision
+            manifest = build_bundle(source, folder, BuildOptions("openvino", precision))  # type: ignore[arg-type]
+            for stage in ("detector", "encoder"):
+                engines[stage, precision] = open_engine("openvino", manifest.stages[stage], folder, threads)  # type: ignore[index]
+        pipeline = read_model_set(models).pipeline
+        rows = [
+            row
+            for stage, spec, key in (
+                ("detector", pipeline.detector_input, "images"),
+                ("encoder", pipeline.encoder_input, "image"),
+            )
+            for row in speed_rows(stage, engines, {key: smooth_picture(spec.height_px, spec.width_px)})
+        ]
+    write(out, "int8 speed", {"threads": threads, "runs": SPEED_RUNS, "statistic": "minimum, runs interleaved"}, rows)
+
+
+def speed_rows(stage: str, engines: dict[Any, Any], feeds: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Run the three precisions in turns; no time is given for outputs that are far from fp32's."""
+    chosen = {precision: engine for (name, precision), engine in engines.items() if name == stage}
+    outputs = {p: {k: v.copy() for k, v in engine.infer(feeds).items()} for p, engine in chosen.items()}
+    errors = {
+        p: max(
+            float(np.sqrt(np.mean((found[k] - outputs["fp32"][k]) ** 2) / np.mean(outputs["fp32"][k] ** 2)))
+            for k in found
+        )
+        for p, found in outputs.items()
+    }
+    times: dict[str, list[float]] = {precision: [] for precision in chosen}
+    for _ in range(SPEED_RUNS):
+        for precision, engine in chosen.items():
+            start = time.perf_counter()
+            engine.infer(feeds)
+            times[precision].append((time.perf_counter() - start) * 1e3)
+    rows = []
+    for precision in chosen:
+        row: dict[str, Any] = {"stage": stage, "precision": precision, "relative_error": round(errors[precision], 4)}
+        if errors[precision] < MAX_SPEED_ERROR:
+            row["min_ms"] = round(min(times[precision]), 1)
+            row["speedup_over_fp32"] = round(min(times["fp32"]) / min(times[precision]), 2)
+            row["speedup_over_bf16"] = round(min(times["bf16"]) / min(times[precision]), 2)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    return rows
+
+
+def smooth_picture(height: int, width: int) -> np.ndarray:
+    """A normalised input with the statistics of a picture: (1, 3, height, width) float32."""
+    generator = np.random.default_rng(0)
+    coarse = generator.random((1, 3, height // 32, width // 32), np.float32).repeat(32, 2).repeat(32, 3)
+    return np.ascontiguousarray(coarse * 0.8 + generator.random((1, 3, height, width), np.float32) * 0.2)
+
+
+def write(out: Path, theme: str, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    today = datetime.date.today().isoformat()
+    result = {"theme": theme, "date": today, "machine": describe_machine().model_dump(), **settings, "rows": rows}
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app()
