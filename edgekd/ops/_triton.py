@@ -207,13 +207,13 @@ def synthesis(bands: list[Tensor], height: int, width: int, replicate: bool) -> 
 def loss(
     student: Tensor, teacher: Tensor, cell_weight: Tensor | None, weights: BandWeights, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """Loss: one launch for partial sums, one for their sum in float64; and the gradient by one more when asked."""
+    """Loss: one launch for partial sums, one for their sum; and the gradient by one more when asked."""
     grid, sizes = _plan(student)
     low, high = weights.per_cell(student.shape)
     partial_sums = torch.empty(grid, dtype=torch.float32, device=student.device)
     options = {"CHANNELS": student.shape[1], "WEIGHTED": cell_weight is not None}
     haar_loss_kernel[grid](student, teacher, cell_weight, partial_sums, low=low, high=high, **sizes, **options)
-    value = partial_sums.sum(dtype=torch.float64).float()
+    value = partial_sums.sum()
     if not with_gradient:
         return value, student.new_empty(0)
     return value, loss_gradient(torch.ones_like(value), student, teacher, cell_weight, weights)

@@ -1,0 +1,160 @@
+"""Haar kernels against a copy, plain PyTorch and pytorch_wavelets, in one run.
+
+    python benchmarks/bench_haar.py [--device cuda] [--out benchmarks/results]
+
+Every backend is compared with the float64 reference first, and pytorch_wavelets with ours; nothing is timed when one
+differs. Contenders take turns, the table shows minima. On Linux, GLIBC_TUNABLES in the result file says whether the C
+library kept freed memory: a fresh 52 MB output costs more in page faults than the transform itself.
+
+A transform moves two maps, a loss with its gradient three: one copy and one and a half copies are the memory's limits.
+"""
+
+import argparse
+import json
+import os
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from edgekd.environment import describe_machine, device_slug
+from edgekd.ops import haar_dwt2, haar_dwt2_ref, haar_weighted_mse, haar_weighted_mse_ref, resolve_backend
+from edgekd.ops.check import available_backends, check_backend
+from edgekd.ops.timing import interleaved_ms
+
+SHAPES = ((8, 256, 80, 80), (8, 256, 40, 40), (8, 256, 20, 20))
+LOW, HIGH = 0.5, 1.5
+LIMIT_COPIES = {"forward": 1.0, "loss and gradient": 1.5}
+
+
+def peer_transform(device):
+    """pytorch_wavelets as a user of it would call it, or None when it is not installed."""
+    try:
+        from pytorch_wavelets import DWTForward
+    except ImportError:
+        return None
+    return DWTForward(J=1, wave="haar", mode="zero").to(device)
+
+
+def peer_loss(transform, student, teacher):
+    (low_s, (high_s,)), (low_t, (high_t,)) = transform(student), transform(teacher)
+    return LOW * F.mse_loss(low_s, low_t) + HIGH * F.mse_loss(high_s, high_t)
+
+
+def check(device):
+    """Stop unless every implementation that computes here, and the peer, agree with the reference."""
+    for backend, obstacle in available_backends(device).items():
+        failed = [] if obstacle else [f for f in check_backend(backend, device) if not f.passed]
+        if failed:
+            sys.exit(f"{backend} is wrong, nothing is timed: {failed}")
+    transform = peer_transform(device)
+    if transform is None:
+        return
+    student, teacher = torch.randn(2, 3, 20, 20, device=device), torch.randn(2, 3, 20, 20, device=device)
+    ours, theirs = haar_weighted_mse(student, teacher, LOW, HIGH), peer_loss(transform, student, teacher)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def backward_of(loss, student):
+    def run():
+        student.grad = None
+        loss().backward()
+
+    return run
+
+
+def contenders(shape, dtype, device):
+    student = torch.randn(shape, device=device).to(dtype).requires_grad_()
+    teacher, target, x = torch.randn_like(student), torch.empty(shape, device=device, dtype=dtype), student.detach()
+    fast = {
+        "copy": lambda: target.copy_(x),
+        "edgekd forward": lambda: haar_dwt2(x),
+        "edgekd loss and gradient": backward_of(lambda: haar_weighted_mse(student, teacher, LOW, HIGH), student),
+    }
+    slow = {
+        "plain PyTorch forward": lambda: haar_dwt2_ref(x),
+        "plain MSE loss and gradient": backward_of(lambda: F.mse_loss(student, teacher), student),
+        "plain PyTorch loss and gradient": backward_of(
+            lambda: haar_weighted_mse_ref(student, teacher, LOW, HIGH), student
+        ),
+    }
+    transform = peer_transform(device)
+    if transform is not None and dtype == torch.float32:
+        slow["pytorch_wavelets forward"] = lambda: transform(x)
+        slow["pytorch_wavelets loss and gradient"] = backward_of(
+            lambda: peer_loss(transform, student, teacher), student
+        )
+    return fast, slow
+
+
+def measure(shape, dtype, device, repeats):
+    fast, slow = contenders(shape, dtype, device)
+    n_bytes = 2 * torch.Size(shape).numel() * dtype.itemsize  # a copy reads and writes
+    times = interleaved_ms(fast, device, repeats) | interleaved_ms(slow, device, max(repeats // 6, 3))
+    copy_ms = min(times["copy"])
+    rows = []
+    for name, ms in times.items():
+        copies = next((c for what, c in LIMIT_COPIES.items() if name.endswith(what)), 1.0)
+        rows.append(
+            {
+                "shape": shape,
+                "dtype": str(dtype).removeprefix("torch."),
+                "name": name,
+                "minimum_ms": round(min(ms), 4),
+                "median_ms": round(sorted(ms)[len(ms) // 2], 4),
+                "repeats": len(ms),
+                "ratio_to_limit": round(min(ms) / (copies * copy_ms), 3),
+                "copy_gb_per_s": round(n_bytes / copy_ms / 1e6, 1),
+            }
+        )
+    return rows
+
+
+def table(rows):
+    lines = ["| map | dtype | what | min ms | median ms | times the limit |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        size = "x".join(map(str, row["shape"]))
+        numbers = f"{row['minimum_ms']:.3f} | {row['median_ms']:.3f} | {row['ratio_to_limit']:.2f}"
+        lines.append(f"| {size} | {row['dtype']} | {row['name']} | {numbers} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--note", default="", help="what else ran on the machine")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    check(arguments.device)
+    dtypes = (torch.float32,) if arguments.device == "cpu" else (torch.float32, torch.float16)
+    rows = [
+        row
+        for dtype in dtypes
+        for shape in SHAPES
+        for row in measure(shape, dtype, arguments.device, arguments.repeats)
+    ]
+    machine, now = describe_machine(), datetime.now(timezone.utc)
+    result = {
+        "machine": machine.model_dump(),
+        "device": arguments.device,
+        "backend": resolve_backend(arguments.device, torch.float32)._asdict(),
+        "torch": torch.__version__,
+        "threads": arguments.threads,
+        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
+        "note": arguments.note,
+        "date": now.date().isoformat(),
+        "rows": rows,
+    }
+    stem = arguments.out / f"haar_{device_slug(machine)}_{now:%Y%m}"
+    stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(table(rows))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""`edgekd kernels`: what it prints, and what it refuses."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from edgekd.cli.kernels import app
+from edgekd.errors import BackendUnavailable, EdgekdError, InputError
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_info_names_the_choice_and_the_reasons(backend):
+    output = run("info")
+    assert "cpu: cpu" in output
+    assert "triton: Triton takes CUDA tensors" in output
+
+
+def test_check_passes_on_this_machine(backend):
+    output = run("check", "--device", "cpu")
+    assert "reference: 105 of 105 pass" in output
+    assert "cpu: 105 of 105 pass" in output
+
+
+def test_check_fails_when_a_kernel_is_wrong(backend, monkeypatch):
+    from edgekd.ops import _cpu
+
+    right = _cpu.analysis
+    monkeypatch.setattr(_cpu, "analysis", lambda x, replicate: [-band for band in right(x, replicate)])
+    with pytest.raises(EdgekdError, match="comparisons of the Haar kernels failed"):
+        run("check", "--device", "cpu")
+
+
+def test_bench_prints_ratios_after_the_check(backend):
+    output = run("bench", "--device", "cpu", "--shape", "1,4,8,8")
+    assert output.index("pass") < output.index("loss and gradient")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("bench", "--shape", "8,256,80"), "expected four positive integers N,C,H,W"),
+        (("bench", "--dtype", "int8"), "--dtype is 'int8', expected one of float32"),
+        (("check", "--device", "tpu"), "--device is 'tpu', expected cpu or cuda"),
+        (("compile", "--sm", "8.7"), "without a dot"),
+    ],
+)
+def test_bad_options_are_one_sentence(arguments, message):
+    with pytest.raises(InputError, match=message):
+        run(*arguments)
+
+
+def test_compile_writes_cubins(tmp_path):
+    try:
+        run("compile", "--sm", "87", "-o", str(tmp_path))
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    assert [entry["sm"] for entry in json.loads((tmp_path / "manifest.json").read_text())["cubins"]] == [87]
+
+
+def test_compile_for_the_cpu(kernel_cache, backend):
+    assert run("compile", "--cpu").replace("\n", "").startswith(str(kernel_cache))
