@@ -68,10 +68,15 @@ std::vector<AreaShare> area_shares(int n_from, int n_to) {
     return shares;
 }
 
+// Shares come in the order of their output, so a sum stays in registers until its output is complete.
 template <int N>
 void shrink_row(const uint8_t* from, const std::vector<AreaShare>& columns, float* to) {
-    for (const AreaShare& share : columns) {
-        for (int c = 0; c < N; c++) to[share.to * N + c] += float(from[share.from * N + c]) * share.weight;
+    float sum[N] = {};
+    for (size_t i = 0; i < columns.size(); i++) {
+        const AreaShare& share = columns[i];
+        for (int c = 0; c < N; c++) sum[c] += float(from[share.from * N + c]) * share.weight;
+        if (i + 1 < columns.size() && columns[i + 1].to == share.to) continue;
+        for (int c = 0; c < N; c++) to[share.to * N + c] = sum[c], sum[c] = 0;
     }
 }
 
@@ -159,7 +164,6 @@ Picture resize_area(const Picture& picture, int width_px, int height_px, ResizeS
         const bool first = i == 0 || rows[i - 1].to != rows[i].to;
         const bool last = i + 1 == rows.size() || rows[i + 1].to != rows[i].to;
         if (i == 0 || rows[i - 1].from != rows[i].from) {
-            std::fill(row, row + n, 0.0f);
             shrink_row(picture.row(rows[i].from), columns, picture.n_channels, row);
         }
         if (first) std::fill(sum, sum + n, 0.0f);
