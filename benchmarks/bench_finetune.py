@@ -1,0 +1,144 @@
+"""How good a trained segmenter is on labelled pictures it has not seen, against what needs no training.
+
+    python benchmarks/bench_finetune.py WEIGHTS --data COCO.json [--images DIR] [--split SPLIT.json] [--baselines]
+
+Mean IoU per object with ground-truth boxes, by COCO size and class, at every input size asked for; point prompts and
+box with centre; the filled box, the inscribed ellipse and GrabCut; seconds per picture in PyTorch. `--grid FILE.png`
+draws the objects with the highest and the lowest IoU, `--command` is recorded as what made the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from edgekd.environment import describe_machine, device_slug
+from edgekd.model_set import sha256_of
+from edgekd.models.tinysam import TinySam, load_tinysam
+from edgekd.train.finetune_job import NWPU_SPLIT
+from edgekd.train.prompts import PromptKind
+from edgekd.train.segmentation_data import SegmentationSample, read_bgr, read_coco
+from edgekd.train.segmentation_quality import (
+    BASELINES,
+    ObjectMask,
+    ObjectScore,
+    baseline_objects,
+    predict_objects,
+    score,
+    summarise,
+)
+
+TILE_PX, TILES_PER_ROW = 160, 8
+
+
+def main() -> None:
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    names = json.loads(arguments.split.read_text())["validation"]
+    images = arguments.images or arguments.data.parent / "images"
+    samples = read_coco(arguments.data, images, names)[:: arguments.every]
+    model = load_tinysam(arguments.weights)
+    results: dict[str, object] = {}
+    for side, kind in [(side, kind) for side in arguments.sides for kind in arguments.prompts]:
+        results[f"{kind}_{side}px"] = measure(model, samples, side, kind)
+        print(f"{kind} at {side} px", json.dumps(results[f"{kind}_{side}px"]), flush=True)
+    if arguments.baselines:
+        for baseline in BASELINES:
+            results[baseline] = summarise([s for sample in samples for s in score(baseline_objects(sample, baseline))])
+            print(baseline, json.dumps(results[baseline]), flush=True)
+    if arguments.grid:
+        draw_grid(model, samples, arguments.sides[0], arguments.grid)
+    write(arguments, samples, results)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, help="checkpoint of edgekd finetune, tinysam.pth or mobile_sam.pt")
+    parser.add_argument("--data", type=Path, required=True, help="COCO JSON with polygons")
+    parser.add_argument("--images", type=Path, help="by default images/ beside the JSON")
+    parser.add_argument("--split", type=Path, default=NWPU_SPLIT, help="JSON with a list `validation`")
+    parser.add_argument("--sides", type=int, nargs="+", default=[1024, 512], help="longer side of the input, px")
+    parser.add_argument("--prompts", nargs="+", default=["box", "point", "box+centre"])
+    parser.add_argument("--every", type=int, default=1, help="take every n-th validation picture")
+    parser.add_argument("--baselines", action="store_true", help="box fill, ellipse and GrabCut as well")
+    parser.add_argument("--grid", type=Path, help="PNG of the best and worst objects")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--command", default="", help="the command that trained the weights, for the record")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    return parser.parse_args()
+
+
+def measure(model: TinySam, samples: Sequence[SegmentationSample], side: int, kind: PromptKind) -> dict[str, object]:
+    began = time.perf_counter()
+    scores: list[ObjectScore] = []
+    for sample in samples:
+        scores += score(predict_objects(model, sample, side, kind))
+    return summarise(scores) | {"seconds_per_picture": round((time.perf_counter() - began) / len(samples), 3)}
+
+
+def draw_grid(model: TinySam, samples: Sequence[SegmentationSample], side: int, path: Path) -> None:
+    """Two rows each of the highest and of the lowest IoU: truth in green, prediction in red, both in yellow."""
+    tiles = [(m.iou, tile(m, sample)) for sample, m in every_object(model, samples, side)]
+    tiles.sort(key=lambda item: -item[0])
+    n = min(2 * TILES_PER_ROW, len(tiles) // 2)
+    chosen = tiles[:n] + tiles[-n:]
+    rows = [np.hstack([t for _, t in chosen[i : i + TILES_PER_ROW]]) for i in range(0, len(chosen), TILES_PER_ROW)]
+    width = max(row.shape[1] for row in rows)
+    padded = [cv2.copyMakeBorder(row, 0, 0, 0, width - row.shape[1], cv2.BORDER_CONSTANT) for row in rows]
+    cv2.imwrite(str(path), np.vstack(padded))
+
+
+def every_object(
+    model: TinySam, samples: Sequence[SegmentationSample], side: int
+) -> Iterator[tuple[SegmentationSample, ObjectMask]]:
+    for sample in samples:
+        for found in predict_objects(model, sample, side, "box"):
+            yield sample, found
+
+
+def tile(found: ObjectMask, sample: SegmentationSample) -> np.ndarray:
+    ys, xs = np.nonzero(found.truth)
+    reach = max(int(0.75 * max(np.ptp(xs), np.ptp(ys))), 16)
+    y, x = (ys.min() + ys.max()) // 2, (xs.min() + xs.max()) // 2
+    rows = slice(max(y - reach, 0), y + reach)
+    columns = slice(max(x - reach, 0), x + reach)
+    window = read_bgr(sample.path)[rows, columns].copy()
+    for mask, colour in ((found.truth, (0, 255, 0)), (found.predicted, (0, 0, 255))):
+        contours, _ = cv2.findContours(mask[rows, columns].astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        layer = cv2.drawContours(np.zeros_like(window), contours, -1, colour, 1)
+        window = np.maximum(window, layer)
+    small = cv2.resize(window, (TILE_PX, TILE_PX), interpolation=cv2.INTER_LINEAR)
+    cv2.putText(small, f"{found.iou:.2f}", (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.asarray(small)
+
+
+def write(arguments: argparse.Namespace, samples: Sequence[SegmentationSample], results: dict[str, object]) -> None:
+    machine = describe_machine()
+    report = {
+        "kind": "finetune",
+        "machine": machine.model_dump(),
+        "weights_sha256": sha256_of(arguments.weights),
+        "settings": {
+            "data": arguments.data.parent.name,
+            "split": arguments.split.name,
+            "n_pictures": len(samples),
+            "threads": arguments.threads,
+            "training_command": arguments.command,
+            "masks": "cut to the box with box prompts, as the runtime returns them; PyTorch fp32",
+        },
+        "results": results,
+    }
+    path = arguments.output / f"finetune_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
