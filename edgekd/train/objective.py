@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from edgekd.errors import TrainingError
@@ -117,8 +117,9 @@ class Objective:
             terms["full"] = self._implicit(self._predict(view.projected), aligned, None)
         if "high" in self.lambdas:
             details = [high_frequency(maps) for maps in view.projected]
-            amplifier = self.teacher.amplifier if self.teacher else None
-            terms["high"] = self._implicit(predict(amplifier, details), aligned, amplifier)  # type: ignore[arg-type]
+            assert self.teacher is not None and self.teacher.amplifier is not None, "chosen only with an amplifier"
+            amplifier = self.teacher.amplifier
+            terms["high"] = self._implicit(predict(amplifier, details), aligned, amplifier)
         return terms
 
     def _explicit(self, view: BatchView, teacher_maps: list[Tensor]) -> Tensor:
@@ -138,7 +139,7 @@ class Objective:
         assert self.teacher is not None and self.teacher.head is not None, "chosen only for teachers with a head"
         return predict(self.teacher.head, maps)
 
-    def _implicit(self, ours: RawPredictions, teacher_maps: list[Tensor], amplifier: Any | None) -> Tensor:
+    def _implicit(self, ours: RawPredictions, teacher_maps: list[Tensor], amplifier: nn.Module | None) -> Tensor:
         """Implicit stream through the teacher's own head, or through the amplifier on high frequencies."""
         with torch.no_grad():
             if amplifier is None:
