@@ -10,9 +10,11 @@ import typer
 import edgekd
 from edgekd.cli import bench, capi, data, distill, weights
 from edgekd.cli.build_engine import build_engine
+from edgekd.cli.calibrate import calibrate
 from edgekd.cli.demo import demo
 from edgekd.cli.evaluate import evaluate
 from edgekd.cli.export import export
+from edgekd.cli.finetune import finetune
 from edgekd.cli.inspect import doctor, inspect
 from edgekd.cli.run import run
 from edgekd.errors import EdgekdError
@@ -40,6 +42,7 @@ def options(
 
 app.command("demo")(demo)
 app.command("export")(export)
+app.command("calibrate")(calibrate)
 app.command("build-engine")(build_engine)
 app.command("run")(run)
 app.add_typer(bench.app, name="bench")
@@ -48,6 +51,7 @@ app.command("inspect")(inspect)
 app.command("doctor")(doctor)
 app.add_typer(weights.app, name="weights")
 app.add_typer(distill.app, name="distill")
+app.command("finetune")(finetune)
 app.add_typer(data.app, name="data")
 app.add_typer(capi.app, name="capi")
 

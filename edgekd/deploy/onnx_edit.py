@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
@@ -66,7 +69,30 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int | str, ...
     for output in fixed.graph.output:
         for axis in output.type.tensor_type.shape.dim:
             axis.Clear()
-    simplified, equal = simplify(fixed)
+    # Its optimizations fuse attention into operators of other domains, which TensorRT and OpenVINO cannot read.
+    with _native_output_dropped():
+        simplified, equal = simplify(fixed, check_n=0 if _has_open_axis(shapes) else 1, perform_optimization=False)
     if not equal:
         raise ModelError("the graph changed its outputs when its sizes were fixed; report it with the model's name")
     return simplified
+
+
+@contextmanager
+def _native_output_dropped() -> Iterator[None]:
+    """Drop what C++ code prints: onnxsim names every node that depends on an open axis, a page for the decoder."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        for number, handle in enumerate(kept, start=1):
+            os.dup2(handle, number)
+            os.close(handle)
+
+
+def _has_open_axis(shapes: Mapping[str, tuple[int | str, ...]]) -> bool:
+    return any(isinstance(size, str) for shape in shapes.values() for size in shape)
