@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from pathlib import Path
 
 import pytest
 from toolchain import require, run
 
+import edgekd
 from edgekd.capi.build import SOURCES
-from edgekd.capi.library import SIGNATURES
+from edgekd.capi.library import SIGNATURES, Image, Library, Object, OpenOptions, RunOptions, Times
 
 HEADER = SOURCES / "include" / "edgekd.h"
 EXAMPLE_LINE = re.compile(r"^ \*     (.*)$|^ \*$")
@@ -79,3 +81,13 @@ def test_library_needs_no_backend(built: Path) -> None:
 def test_soname_carries_the_abi(built: Path) -> None:
     require("readelf")
     assert "[libedgekd.so.1]" in run("readelf", "-d", built / "prefix" / "lib" / "libedgekd.so")
+
+
+def test_mirror_has_the_layouts_of_the_abi() -> None:
+    """The same numbers as `test_layouts` in edgekd/capi/tests/test_abi.c, on a 64-bit machine."""
+    structs = (Image, OpenOptions, RunOptions, Object, Times)
+    assert [ctypes.sizeof(struct) for struct in structs] == [32, 16, 48, 44, 36]
+
+
+def test_library_is_of_this_release(library: Library) -> None:
+    assert library.calls.edgekd_version().decode() == edgekd.__version__

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from toolchain import cmake, require, run
 
+import edgekd
 from edgekd.capi.build import SOURCES
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -78,7 +79,7 @@ def test_find_package(built: Path, tmp_path: Path) -> None:
     (tmp_path / "main.c").write_text(MAIN)
     run("cmake", "-S", tmp_path, "-B", tmp_path / "b", f"-DCMAKE_PREFIX_PATH={built / 'prefix'}")
     run("cmake", "--build", tmp_path / "b")
-    assert run(tmp_path / "b" / "consumer") == "0.1.0\n"
+    assert run(tmp_path / "b" / "consumer") == f"{edgekd.__version__}\n"
 
 
 def test_pkg_config(built: Path, tmp_path: Path) -> None:
@@ -87,4 +88,4 @@ def test_pkg_config(built: Path, tmp_path: Path) -> None:
     flags = run("pkg-config", "--cflags", "--libs", "edgekd", PKG_CONFIG_PATH=str(lib / "pkgconfig")).split()
     (tmp_path / "main.c").write_text(MAIN)
     run("cc", tmp_path / "main.c", "-o", tmp_path / "main", *flags)
-    assert run(tmp_path / "main", LD_LIBRARY_PATH=str(lib)) == "0.1.0\n"
+    assert run(tmp_path / "main", LD_LIBRARY_PATH=str(lib)) == f"{edgekd.__version__}\n"
