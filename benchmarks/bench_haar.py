@@ -33,7 +33,8 @@ def peer_transform(device):
     """pytorch_wavelets as a user of it would call it, or None when it is not installed."""
     try:
         from pytorch_wavelets import DWTForward
-    except ImportError:
+    except ImportError as error:
+        print(f"pytorch_wavelets is left out: {error}", file=sys.stderr)
         return None
     return DWTForward(J=1, wave="haar", mode="zero").to(device)
 
@@ -92,7 +93,9 @@ def contenders(shape, dtype, device):
 def measure(shape, dtype, device, repeats):
     fast, slow = contenders(shape, dtype, device)
     n_bytes = 2 * torch.Size(shape).numel() * dtype.itemsize  # a copy reads and writes
-    times = interleaved_ms(fast, device, repeats) | interleaved_ms(slow, device, max(repeats // 6, 3))
+    # Small maps are timed more often: the same seconds, more chances for a minimum that no neighbour disturbed.
+    n_fast = repeats * torch.Size(SHAPES[0]).numel() // torch.Size(shape).numel()
+    times = interleaved_ms(fast, device, n_fast) | interleaved_ms(slow, device, max(repeats // 6, 3))
     copy_ms = min(times["copy"])
     rows = []
     for name, ms in times.items():
