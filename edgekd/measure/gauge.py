@@ -70,7 +70,8 @@ class Gauge:
         masks = [metric for metric in self._drops if metric != "box_ap"]
         if masks and sample.labels is not None and not sample.labels.has_masks:
             raise InputError(f"{masks[0]} needs labels with masks, and {sample.labels.source} has boxes only")
-        self._expected = self._evaluate(reference)
+        self.expected = self._evaluate(reference)
+        """The reference's own value of every metric that needs labels, 0..1."""
 
     def measure(self, candidate: Chain) -> dict[str, float]:
         """Return the metrics of a candidate: drops in points, the others 0..1.
@@ -78,7 +79,7 @@ class Gauge:
         A floor without anything to compare (no box found by either) counts as 1.
         """
         found = self._evaluate(candidate)
-        measured: dict[str, float] = {m: 100 * (self._expected[m] - found[m]) for m in self._drops}
+        measured: dict[str, float] = {m: 100 * (self.expected[m] - found[m]) for m in self._drops}
         if self._floors:
             report = compare_chains(self._reference, candidate, self._sample.pictures, self._parity_options())
             values = ((metric, getattr(report, metric)) for metric in self._floors)
@@ -98,8 +99,8 @@ class Gauge:
     def _parity_options(self) -> ParityOptions:
         labels = self._sample.labels
         prompts = {p.path: p.xyxy[:MAX_PROMPTS] for p in labels.pictures} if labels else {}
-        segmenter = bool({"mask_iou", "embedding_cosine"} & set(self._floors))
-        return ParityOptions("box_match" in self._floors or (segmenter and not prompts), segmenter, prompts)
+        boxes, masks, embeddings = (metric in self._floors for metric in FLOORS)
+        return ParityOptions(boxes or (masks and not prompts), masks, embeddings, prompts)
 
 
 def stages_measured(metrics: Iterable[Metric]) -> Sequence[StageName]:

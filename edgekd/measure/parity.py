@@ -57,10 +57,11 @@ class ParityReport(BaseModel):
 
 @dataclass(frozen=True)
 class ParityOptions:
-    """What is compared: the detectors, the segmenters, and where boxes are known (path -> (n, 4) xyxy), from those."""
+    """What is compared: boxes, masks, image embeddings; `prompts` are known boxes: path -> (n, 4) xyxy."""
 
     detector: bool = True
     segmenter: bool = True
+    embeddings: bool = True
     prompts: Mapping[Path, Float32Array] = field(default_factory=dict)
 
 
@@ -111,8 +112,9 @@ def compare_chains(
             boxes = reference.detect(picture)
             _compare_boxes(boxes, candidate.detect(picture), compared)
             prompts = boxes.xyxy[:MAX_PROMPTS] if prompts is None else prompts
-        if options.segmenter:
+        if options.embeddings:
             _compare_embeddings(reference.embed(picture).copy(), candidate.embed(picture).copy(), compared)
+        if options.segmenter:
             given = _centre_box(picture.shape[:2]) if prompts is None or not len(prompts) else prompts
             masks = [chain(picture, boxes=given).masks for chain in (reference, candidate)]
             compared.mask_iou += [_mask_iou(masks[0], masks[1], index) for index in range(len(given))]
