@@ -24,6 +24,7 @@ from edgekd.models.prompt_decoder import MASK_CELL_PX, Frame, draw_boxes, draw_p
 from edgekd.models.spectral_adapter import Adapted, attach_adapters
 from edgekd.models.tinysam import ADAPTED, TinySam, save_tinysam
 from edgekd.models.tinyvit import EMBEDDING_CHANNELS
+from edgekd.train.dense_auxiliary import DenseAuxiliary
 from edgekd.train.freeze import FreezePolicy
 from edgekd.train.freeze_policies import ADAPTER_PATTERN, TINYSAM, TINYSAM_FROM_NOTHING
 from edgekd.train.mask_teacher import MaskTeacher, distillation_loss
@@ -41,6 +42,7 @@ class TinySamData:
     Attributes:
         retention: pictures whose masks must not get worse; by default a few of the validation pictures.
         validation_px: longer sides at which the network is validated.
+        prompts_per_crop: objects of a crop that are prompted, at most.
         kind_shares: how often each kind of prompt of `PROMPT_KINDS` is drawn.
     """
 
@@ -49,6 +51,7 @@ class TinySamData:
     retention: Sequence[SegmentationSample]
     recipe: CropRecipe = CropRecipe()
     crops_per_step: int = 4
+    prompts_per_crop: int = 8
     validation_px: tuple[int, ...] = (1024,)
     kind_shares: tuple[float, ...] = (0.72, 0.12, 0.16)
     weights: MaskLossWeights = field(default_factory=MaskLossWeights)
@@ -71,6 +74,10 @@ class TinySamTask:
             attach_adapters(model, ADAPTED, EMBEDDING_CHANNELS, adapter_rank)
         self.model: nn.Module = model
         self.tinysam, self.data, self.teacher = model, data, teacher
+        self.auxiliary: DenseAuxiliary | None = None
+        if from_nothing:
+            self.auxiliary = DenseAuxiliary(sorted({o.class_name for s in data.train for o in s.objects}))
+            self.model = nn.ModuleDict({"tinysam": model, "auxiliary": self.auxiliary})
         is_adapted = isinstance(model.image_encoder.neck, Adapted)
         self.policy = TINYSAM_FROM_NOTHING if from_nothing else _policy_for(is_adapted)
 
@@ -78,13 +85,18 @@ class TinySamTask:
         """Draw crops and prompts and return the losses; the stage decides nothing here."""
         crops = draw_crops(self.data.train, self.data.recipe, self.data.crops_per_step, rng)
         kind = PROMPT_KINDS[rng.choice(len(PROMPT_KINDS), p=self.data.kind_shares)]
-        batch = PromptBatch.of(crops, kind, rng).to(next(self.model.parameters()).device)
-        logits, iou = batch.decode(self.tinysam)
+        prompted = [some_objects(crop, self.data.prompts_per_crop, rng) for crop in crops]
+        batch = PromptBatch.of(prompted, kind, rng).to(next(self.model.parameters()).device)
+        embeddings = self.tinysam.image_encoder(batch.images)
+        logits, iou = batch.decode(self.tinysam, embeddings)
         weight = object_weight(batch.boxes, (int(batch.target.shape[-2]), int(batch.target.shape[-1])), MASK_CELL_PX)
         losses = prompt_loss(logits, iou, batch.target, weight, self.data.weights)
         if self.teacher is not None:
             losses["distillation"] = distillation_loss(self.teacher, batch, logits, iou, weight)
             losses["total"] = losses["total"] + losses["distillation"]
+        if self.auxiliary is not None:
+            losses["auxiliary"] = self.auxiliary(embeddings, batch.images, crops)
+            losses["total"] = losses["total"] + losses["auxiliary"]
         return losses
 
     def layers_below_top(self, parameter_name: str) -> int:
@@ -147,6 +159,13 @@ def draw_crops(
     )
 
 
+def some_objects(crop: Crop, n: int, rng: np.random.Generator) -> Crop:
+    """The same crop with at most n of its objects, drawn at random."""
+    chosen = rng.permutation(len(crop.masks))[:n]
+    names = tuple(crop.class_names[i] for i in chosen)
+    return replace(crop, masks=crop.masks[chosen], boxes=crop.boxes[chosen], class_names=names)
+
+
 @dataclass(frozen=True)
 class PromptBatch:
     """Crops and one prompt per object, flattened to P prompts."""
@@ -195,9 +214,8 @@ class PromptBatch:
             return draw_points(self.coords, self.labels, height, width)
         return draw_boxes(self.coords[:, :2].flatten(1), height, width)
 
-    def decode(self, model: TinySam) -> tuple[Tensor, Tensor]:
-        """Logits (P, 3, H/4, W/4) and iou_predictions (P, 3) of `model`, fp32."""
-        embeddings = model.image_encoder(self.images)
+    def decode(self, model: TinySam, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (P, 3, H/4, W/4) and iou_predictions (P, 3) of `model` from its embeddings (B, 256, h, w), fp32."""
         if len(self.images) > 1:
             embeddings = embeddings[self.picture]
         drawn = self.drawn() if model.draws_prompts else None

@@ -78,11 +78,14 @@ TINYSAM = FreezePolicy(
     ),
 )
 
+_ALWAYS = frozenset({1, 2, 3})
+
 TINYSAM_FROM_NOTHING = FreezePolicy(
     "TinySAM from random weights",
     (
-        Part("vision encoder", ("image_encoder.*",), frozenset({1, 2, 3})),
-        Part("prompt encoder", ("prompt_encoder.*",), frozenset({1, 2, 3})),
-        Part("mask head", ("mask_decoder.*",), frozenset({1, 2, 3})),
+        Part("vision encoder", ("tinysam.image_encoder.*",), _ALWAYS),
+        Part("prompt encoder", ("tinysam.prompt_encoder.*",), _ALWAYS),
+        Part("mask head", ("tinysam.mask_decoder.*",), _ALWAYS),
+        Part("auxiliary heads (training only)", ("auxiliary.*",), _ALWAYS),
     ),
 )

@@ -44,7 +44,7 @@ class TinySamTeacher:
     @torch.no_grad()
     def masks(self, batch: PromptBatch) -> Tensor:
         """Its best mask (P, 1, H/4, W/4)."""
-        logits, iou = batch.decode(self.model)
+        logits, iou = batch.decode(self.model, self.model.image_encoder(batch.images))
         return logits.gather(1, iou.argmax(dim=1).view(-1, 1, 1, 1).expand(-1, 1, *logits.shape[-2:]))
 
 

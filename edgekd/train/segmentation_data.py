@@ -65,7 +65,7 @@ class CropRecipe:
         side_px: side of the square crop, a multiple of 32; 224 and 448 fill TinyViT's windows without padding.
         frames_px: longer side that the picture is scaled to before the crop, with the probability of each.
         scale_jitter: lowest and highest extra factor on that scale.
-        max_objects: objects per crop, drawn without replacement.
+        max_objects: objects kept in a crop, drawn without replacement.
         free_rotation: probability of an arbitrary angle instead of a multiple of 90 degrees; aerial pictures have
             no upright.
         colour_jitter: strength of brightness, contrast and white balance; colour_drop: probability of grey.
@@ -74,7 +74,7 @@ class CropRecipe:
     side_px: int = 224
     frames_px: tuple[tuple[int, float], ...] = ((1024, 0.7), (512, 0.3))
     scale_jitter: tuple[float, float] = (0.65, 1.5)
-    max_objects: int = 8
+    max_objects: int = 64
     free_rotation: float = 0.3
     colour_jitter: float = 0.25
     colour_drop: float = 0.1
