@@ -1,8 +1,13 @@
 """Metadata, dependencies and extras of edgekd; tool settings are in pyproject.toml."""
 
+import importlib
+import sys
+import types
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = next(
@@ -19,8 +24,45 @@ TRAIN = [*BUILD, "pywavelets>=1.5", "faster-coco-eval>=1.6", "safetensors>=0.4",
 RTX = ["tensorrt-rtx>=1.4"]
 SAM3 = ["transformers>=5.0"]
 
+
+class BuildWithKernels(build_py):
+    """Compile the Haar kernels for the CPU into the wheel where a C++ compiler is there; they are optional."""
+
+    def run(self) -> None:
+        """Copy the package, then add the library; a checkout uses `edgekd kernels compile --cpu`."""
+        super().run()
+        if self.editable_mode:
+            return
+        cpu_build = _cpu_build()
+        try:
+            library = cpu_build.compile_cpu_library(Path(self.build_lib) / "edgekd/_native", ROOT / "cuda_kernels")
+        except cpu_build.BackendUnavailable as reason:
+            print(f"the CPU kernels are left out: {reason}", file=sys.stderr)
+        else:
+            print(f"built {library}")
+
+
+class PlatformWheel(bdist_wheel):
+    """Name the platform, since a library of it may be inside; any Python loads that through ctypes."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Return the tag py3-none-PLATFORM."""
+        self.root_is_pure = False
+        return "py3", "none", super().get_tag()[2]
+
+
+def _cpu_build() -> types.ModuleType:
+    """Load the build file alone: `edgekd.ops` itself imports torch, which need not be here."""
+    sys.path.insert(0, str(ROOT))
+    package = types.ModuleType("edgekd.ops")
+    package.__path__ = [str(ROOT / "edgekd/ops")]
+    sys.modules["edgekd.ops"] = package
+    return importlib.import_module("edgekd.ops._cpu_build")
+
+
 setup(
     name="edgekd",
+    cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel},
     version=VERSION,
     description="Carries a detector and a promptable segmenter from training to a small device.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgekd
-from edgekd.cli import bench, capi, data, distill, weights
+from edgekd.cli import bench, capi, data, distill, kernels, weights
 from edgekd.cli.build_engine import build_engine
 from edgekd.cli.calibrate import calibrate
 from edgekd.cli.demo import demo
@@ -53,6 +53,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(distill.app, name="distill")
 app.command("finetune")(finetune)
 app.add_typer(data.app, name="data")
+app.add_typer(kernels.app, name="kernels")
 app.add_typer(capi.app, name="capi")
 
 
