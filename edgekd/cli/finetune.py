@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -55,7 +55,7 @@ def finetune(
         parse_stages(stages, steps), learning_rate=lr, accumulate=accumulate, amp=not fp32, seed=seed, keep=keep
     )
     job = FinetuneJob(
-        model, data, output, config, images, weights, split, imgsz, validation_px, batch,
+        _named(model), data, output, config, images, weights, split, imgsz, validation_px, batch,
         adapter_rank, teacher, resume,
     )  # fmt: skip
     with _Progress(sum(stage.n_steps for stage in config.stages)) as progress:
@@ -65,11 +65,16 @@ def finetune(
     _print_report(report, output)
 
 
+def _named(model: str) -> Literal["tinysam", "sam3"]:
+    if model == "tinysam" or model == "sam3":
+        return model  # type: ignore[return-value]
+    raise InputError(f"the model is {model!r}, expected tinysam or sam3; give another --model")
+
+
 def _check(model: str) -> None:
     from edgekd.environment import has_module
 
-    if model not in ("tinysam", "sam3"):
-        raise InputError(f"the model is {model!r}, expected tinysam or sam3; give another --model")
+    _named(model)
     needed = ("torch", "timm", "matplotlib") if model == "tinysam" else ("torch", "timm", "matplotlib", "transformers")
     missing = [name for name in needed if not has_module(name)]
     if missing:

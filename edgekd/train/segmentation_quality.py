@@ -147,10 +147,9 @@ def _grabcut(picture: NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDAr
         guess[y1:y2, x1:x2] = 1  # the box is the whole picture: there is no background to learn from
         return guess
     cv2.setRNGSeed(0)
-    cv2.grabCut(
-        window, labels, rectangle, np.zeros((1, 65)), np.zeros((1, 65)), _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_RECT
-    )
-    guess[top : top + labels.shape[0], left : left + labels.shape[1]] = labels & 1
+    cv2.grabCut(window, labels, rectangle, np.zeros((1, 65)), np.zeros((1, 65)), _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_RECT)
+    height, width = window.shape[:2]
+    guess[top : top + height, left : left + width] = labels & 1
     return guess
 
 
