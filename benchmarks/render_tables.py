@@ -73,7 +73,70 @@ def demo_table() -> str:
     return markdown(["stage", "p50 ms", "p90 ms", "p99 ms"], rows) + "\n" + note
 
 
-TABLES = {"chain": chain_table, "demo": demo_table}
+def capi_table() -> str:
+    """The C library against Python on the same bundle and pictures."""
+    result = newest("capi")
+    if result is None:
+        return "Not measured.\n"
+    parts = result["results"]
+    names = ["total", *(name for name in parts["c_ms"] if name != "total")]
+    rows = [
+        [
+            name.replace("_", " "),
+            *(f"{parts[key][name]:.1f}" for key in ("python_ms", "c_ms")),
+            f"{parts['python_over_c'][name]:.2f}",
+        ]
+        for name in names
+    ]
+    settings = result["settings"]
+    note = f"{machine_line(result)} {settings['threads']} thread(s), load average {result['machine']['load_average']}; "
+    return markdown(["stage", "Python ms", "C ms", "Python / C"], rows) + "\n" + note + settings["statistic"] + ".\n"
+
+
+def distill_overhead_table() -> str:
+    """A training step with each kind of teacher, relative to plain MSE features."""
+    result = newest("distill_overhead")
+    if result is None:
+        return "Not measured.\n"
+    rows = [
+        [name.replace("_", " "), f"{result['step_ms'][name]:.0f}", f"{ratio:.3f}"]
+        for name, ratio in result["over_mse"].items()
+    ]
+    return (
+        markdown(["step", "ms", "over MSE"], rows) + "\n" + machine_line(result) + f" Settings: {result['settings']}.\n"
+    )
+
+
+def int8_table() -> str:
+    """Accuracy of every network, target and way of finding ranges, beside float."""
+    result = newest("int8")
+    if result is None:
+        return "Not measured.\n"
+    rows = []
+    for row in result["rows"]:
+        for name, value in row["against_float"].items():
+            known = f"{row['float'][name]:.4f}" if name in row["float"] else ""
+            label = f"{row['stage']}, {row['target']} ({row['measured_with']}), {row['method']}"
+            rows.append([label, str(row["n_int8_layers"]), name, known, f"{value:.3f}"])
+    header = ["network, target, ranges", "INT8 layers", "metric", "float", "against float"]
+    note = f"{machine_line(result)} {result['n_images']} pictures of {result['data']}; {result['against_float']}.\n"
+    return markdown(header, rows) + "\n" + note
+
+
+def haar_table() -> str:
+    """The Haar kernels against a copy in the same run, as `bench_haar.py` writes it."""
+    paths = sorted(RESULTS.glob("haar_*.md"))
+    return paths[-1].read_text() if paths else "Not measured.\n"
+
+
+TABLES = {
+    "capi": capi_table,
+    "chain": chain_table,
+    "demo": demo_table,
+    "distill_overhead": distill_overhead_table,
+    "haar": haar_table,
+    "int8": int8_table,
+}
 
 
 def render(text: str) -> str:
