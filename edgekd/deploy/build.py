@@ -196,7 +196,12 @@ def _build_stage(
         elif options.backend == "onnxruntime":
             files = [Path(shutil.copyfile(path, folder / f"{name}.onnx"))]
         else:
-            files = [_build_tensorrt(name, path, inputs, folder, replace(options, precision=choice.precision))]
+            pinned = (onnx_stage.calibration or {}).get("fp16_overflow", "").split()
+            files = [
+                _build_tensorrt(
+                    path, inputs, folder / f"{name}.engine", replace(options, precision=choice.precision), pinned
+                )
+            ]
     stage = EngineStage(
         files=tuple(describe_file(file) for file in files),
         precision=choice.precision,
@@ -265,16 +270,21 @@ def _build_openvino(name: StageName, path: Path, inputs: dict[str, tuple[int, ..
 
 
 def _build_tensorrt(
-    name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], folder: Path, options: BuildOptions
+    path: Path, inputs: dict[str, tuple[int, ...]], target: Path, options: BuildOptions, pinned: list[str]
 ) -> Path:
-    """Fix the sizes in the graph, then build a plan; only the number of boxes keeps a profile."""
+    """Fix the sizes in the graph, then build a plan; only the number of boxes keeps a profile.
+
+    `pinned` tensors overflowed FP16 on the calibration pictures and stay in FP32, where they are still in the graph.
+    """
     import onnx
 
     from edgekd.deploy.onnx_edit import fix_shapes
     from edgekd.deploy.tensorrt_build import PlanOptions, build_plan
 
-    fixed = folder / f"{name}.fixed.onnx"
-    onnx.save(fix_shapes(onnx.load(path), {key: _opened(shape) for key, shape in inputs.items()}), fixed)
+    fixed = target.with_suffix(".fixed.onnx")
+    graph = fix_shapes(onnx.load(path), {key: _opened(shape) for key, shape in inputs.items()})
+    made = {output for node in graph.graph.node for output in node.output}
+    onnx.save(graph, fixed)
     buckets = options.box_buckets or DEFAULT_BUCKETS
     usual = min((size for size in buckets if size >= 8), default=buckets[-1])
     profiles = {
@@ -292,10 +302,10 @@ def _build_tensorrt(
             workspace_bytes=options.workspace_bytes,
             optimization_level=options.optimization_level,
             timing_cache=options.timing_cache,
+            fp32_nodes=tuple(tensor for tensor in pinned if tensor in made),
         ),
     )
     fixed.unlink()
-    target = folder / f"{name}.engine"
     target.write_bytes(plan)
     return target
 

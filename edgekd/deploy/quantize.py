@@ -18,6 +18,7 @@ from edgekd.bundle import atomic_folder
 from edgekd.deploy import calibration_set
 from edgekd.deploy.calibration_set import INPUT_NAMES, CalibrationSet
 from edgekd.deploy.onnx_edit import fix_shapes
+from edgekd.deploy.overflow import find_overflows, fp32_pins
 from edgekd.deploy.qdq import Placement, calibration_facts, insert_pairs, place_pairs, write_facts
 from edgekd.deploy.ranges import collect_histograms, ranges_by
 from edgekd.deploy.recipes import CalibrationTarget, Method, Recipe, recipes_for
@@ -30,6 +31,7 @@ Score = Callable[[StageName, Mapping[Method, onnx.ModelProto]], Mapping[Method, 
 """Measures candidates of one stage: larger is better."""
 
 SET_FILE = "calibration_set.json"
+OVERFLOW_PICTURES = 8
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -94,6 +96,9 @@ def calibrate_models(
                 continue
             report(f"{name}: measuring ranges on {len(pictures.pictures)} pictures")
             calibrated = StageCalibration(name, models / stage.file, recipes[name], pictures, images)
+            for entry in calibrated.overflows:
+                fate = "stays FP32 in an FP16 engine" if entry.overflows else "is near FP16's limit of 65504"
+                report(f"{name}: {entry.tensor} ({entry.op_type}) reaches {entry.largest:.3g} and {fate}")
             graph = _best(name, calibrated, options, score, report)
             stages[name] = _write(folder / stage.file, graph, stage)
         (folder / SET_FILE).write_text(pictures.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -134,6 +139,8 @@ class StageCalibration:
             raise ModelError(f"the recipe {recipe.name} quantizes no layer of {path.name}; correct its float_layers")
         feeds = calibration_set.feeds_of(pictures, images, name)
         self._histograms: Any = collect_histograms(self.graph, self.placement.activations, feeds)
+        some = calibration_set.feeds_of(pictures, images, name, OVERFLOW_PICTURES)
+        self.overflows = find_overflows(self.graph, some)
 
     def candidate(self, method: Method) -> onnx.ModelProto:
         """Return the Q/DQ graph with ranges by `method`, its origin in its metadata."""
@@ -153,6 +160,7 @@ class StageCalibration:
             "set_sha256": self._pictures.sha256(),
             "n_pictures": str(len(self._pictures.pictures)),
             "float_model_sha256": self._source_sha256,
+            "fp16_overflow": " ".join(fp32_pins(self.overflows)),
         }
 
 
