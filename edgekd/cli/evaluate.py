@@ -20,9 +20,7 @@ Part = Literal["detector", "segmenter"]
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="bundle written by build-engine")],
     data: Annotated[Path | None, typer.Option(help="labels: COCO .json or Ultralytics .yaml")] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="pictures of --data, or those to compare on")
-    ] = None,
+    images: Annotated[Path | None, typer.Option(help="pictures of --data, or those to compare on")] = None,
     against: Annotated[Path | None, typer.Option(help="reference bundle; needs no labels")] = None,
     split: Annotated[str, typer.Option(help="part of a .yaml")] = "val",
     limit: Annotated[int | None, typer.Option(help="use the first so many pictures", min=1)] = None,

@@ -47,7 +47,7 @@ class Placement:
         offset = np.array([self.left_px, self.top_px] * 2, np.float32)
         height, width = self.picture_px
         limit = np.array([width, height] * 2, np.float32)
-        return np.clip((xyxy - offset) / scale, 0, limit)
+        return np.asarray(np.clip((xyxy - offset) / scale, 0, limit), np.float32)
 
 
 def check_picture(picture: UInt8Array) -> None:

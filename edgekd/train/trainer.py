@@ -93,7 +93,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
 
     @property
     def _has_cpu_group(self) -> bool:
-        return dist.is_initialized() and self.device.type == "cpu"
+        return bool(dist.is_initialized() and self.device.type == "cpu")
 
     # --- building
 
