@@ -61,6 +61,15 @@ def accuracy(
     model_set = read_model_set(models)
     spec = {"detector": model_set.pipeline.detector_input, "encoder": model_set.pipeline.encoder_input}[stage]
     pictures = make_set(images, count, {stage: spec})
+    settings = {
+        "source": model_set.stages[stage].source.model_dump(),
+        "input_px": [spec.height_px, spec.width_px],
+        "data": f"{data.parent.name}/{data.name}",
+        "n_images": len(labels.pictures),
+        "n_calibration_pictures": len(pictures.pictures),
+        "calibration_set_sha256": pictures.sha256(),
+        "against_float": "box_ap, miou: points lost (negative: gained); mask_iou: mean IoU with the float masks",
+    }
     rows: list[dict[str, Any]] = []
     for name in target or ["cpu", "tensorrt"]:
         recipe = recipes_for(name)[stage]  # type: ignore[arg-type]
@@ -83,17 +92,8 @@ def accuracy(
                     "against_float": measured,
                 }
                 rows.append(row)
+                write(out, "int8 accuracy", settings, rows)
                 print(json.dumps(row), flush=True)
-    settings = {
-        "source": model_set.stages[stage].source.model_dump(),
-        "input_px": [spec.height_px, spec.width_px],
-        "data": f"{data.parent.name}/{data.name}",
-        "n_images": len(labels.pictures),
-        "n_calibration_pictures": len(pictures.pictures),
-        "calibration_set_sha256": pictures.sha256(),
-        "against_float": "box_ap, miou: points lost (negative: gained); mask_iou: mean IoU with the float masks",
-    }
-    write(out, "int8 accuracy", settings, rows)
 
 
 @app.command()
