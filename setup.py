@@ -20,9 +20,12 @@ BUILD = [
     "torch>=2.6", "torchvision", "ultralytics>=8.4.100", "timm>=1.0.15", "onnx>=1.16", "onnxsim>=0.4.36",
     "onnxscript>=0.3", "onnxruntime>=1.19", "nncf>=2.14",
 ]  # fmt: skip
-TRAIN = [*BUILD, "pywavelets>=1.5", "faster-coco-eval>=1.6", "safetensors>=0.4", "matplotlib>=3.7", "pyyaml>=6"]
+TRAIN = [
+    *BUILD, "pywavelets>=1.5", "faster-coco-eval>=1.6", "safetensors>=0.4", "matplotlib>=3.7", "pyyaml>=6",
+    "shapely>=2", "scipy>=1.10",
+]  # fmt: skip
 RTX = ["tensorrt-rtx>=1.4"]
-SAM3 = ["transformers>=5.0"]
+SAM3 = ["transformers>=5.0", "scipy>=1.10"]
 
 
 class BuildWithKernels(build_py):

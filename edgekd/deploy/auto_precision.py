@@ -41,6 +41,8 @@ def choose_precision(name: StageName, path: Path, inputs: dict[str, tuple[int, .
         path: the ONNX graph.
         inputs: input name -> shape, -1 for the number of boxes.
     """
+    if name == "decoder":
+        return Choice("fp32", "its boxes are coordinates, which bf16 rounds to 4 px")
     import openvino
 
     core = openvino.Core()

@@ -266,6 +266,20 @@ def _covered(low: Tensor, high: Tensor, cell: Tensor) -> Tensor:
     return overlap.clamp(min=0.0) / MASK_CELL_PX
 
 
+def cut_to_boxes(logits: Tensor, boxes: Tensor) -> Tensor:
+    """Make logits (P, height, width) of cells of 4 px negative outside boxes (P, 4) xyxy input pixels.
+
+    A logit becomes at most its cell's signed distance to the box's edge in pixels; that bound is linear across the
+    edge, so bilinear upsampling puts the mask's edge exactly on the box's.
+    """
+    height, width = logits.shape[-2:]
+    x1, y1, x2, y2 = boxes.to(torch.float32).unsqueeze(-1).unbind(dim=1)
+    x = (torch.arange(width, device=boxes.device, dtype=torch.float32) + 0.5) * MASK_CELL_PX
+    y = (torch.arange(height, device=boxes.device, dtype=torch.float32) + 0.5) * MASK_CELL_PX
+    inside_x, inside_y = torch.minimum(x - x1, x2 - x), torch.minimum(y - y1, y2 - y)
+    return torch.minimum(logits, torch.minimum(inside_y.unsqueeze(-1), inside_x.unsqueeze(-2)))
+
+
 def draw_points(coords: Tensor, labels: Tensor, height: int, width: int) -> Tensor:
     """Draw the foreground points of (P, K, 2) with labels (P, K) as small squares, in the form of `draw_boxes`."""
     squares = torch.cat([coords - POINT_REACH_PX, coords + POINT_REACH_PX], dim=-1)

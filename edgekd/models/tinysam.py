@@ -27,6 +27,7 @@ from edgekd.models.prompt_decoder import (
     Frame,
     MaskDecoder,
     PromptEncoder,
+    cut_to_boxes,
     draw_boxes,
     draw_points,
     mask_logits,
@@ -117,7 +118,9 @@ class PromptDecoder(nn.Module):
         if self.with_centre:
             corners.append((boxes[:, :2] + boxes[:, 2:]) * 0.5)
         drawn = draw_boxes(boxes, *_mask_size(image_embeddings)) if self.draws_prompts else None
-        return self._best(image_embeddings, torch.stack(corners, dim=1), self.labels, drawn)
+        low_res, iou = self._best(image_embeddings, torch.stack(corners, dim=1), self.labels, drawn)
+        # A model that is told its box by drawing was trained within it and is undefined outside.
+        return (cut_to_boxes(low_res, boxes) if self.draws_prompts else low_res), iou
 
     def forward_points(self, image_embeddings: Tensor, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Same for points (N, K, 2) with labels (N, K); SAM's padding point is appended, as there is no box."""
@@ -134,7 +137,10 @@ class PromptDecoder(nn.Module):
         frame = Frame.of_grid(height, width, image_embeddings)
         sparse = self.prompt_encoder.embed_points(coords, labels, frame)
         positions = self.prompt_encoder.dense_positions(height, width, frame)
-        image = image_embeddings + self.prompt_encoder.dense_prompt(drawn)
+        dense = self.prompt_encoder.dense_prompt(drawn)
+        # Summed as rows of cells: OpenVINO would fuse a sum of maps into the convolution before it, and its fused sum
+        # cannot broadcast one picture over N prompts.
+        image = (image_embeddings.flatten(2) + dense.flatten(2)).unflatten(2, (height, width))
         vectors, features, iou = self.mask_decoder(image, positions, sparse)
         best = iou.argmax(dim=1, keepdim=True)
         chosen = vectors.gather(1, best.unsqueeze(-1).expand(-1, 1, vectors.shape[-1]))
