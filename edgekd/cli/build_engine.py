@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from edgekd.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekd.bundle import Manifest
+    from edgekd.deploy.build import BuildOptions
 
 Backend = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -24,8 +30,12 @@ def build_engine(
     workspace_mib: Annotated[int | None, typer.Option(help="TensorRT: scratch memory", min=1)] = None,
     level: Annotated[int | None, typer.Option(help="TensorRT: builder optimization level", min=0, max=5)] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: file of measured kernel times")] = None,
+    gate: Annotated[str | None, typer.Option(help="INT8 limits, such as box_ap=0.5,mask_iou=0.98")] = None,
+    data: Annotated[Path | None, typer.Option(help="labels of the gate: COCO .json or Ultralytics .yaml")] = None,
+    data_images: Annotated[Path | None, typer.Option(help="folder of the pictures of --data")] = None,
+    fallback: Annotated[bool, typer.Option(help="return blocks to float until the gate holds")] = True,
 ) -> None:
-    """Build one engine a stage and write them with a manifest, in one step."""
+    """Build one engine a stage and write them with a manifest, in one step; exit 3 when a gate does not hold."""
     from edgekd.cli.console import log, out
     from edgekd.cli.sizes import parse_numbers, parse_size, parse_sm
     from edgekd.deploy.build import BuildOptions, build_bundle
@@ -42,9 +52,29 @@ def build_engine(
         optimization_level=level,
         timing_cache=timing_cache,
     )
-    with log.status("building engines"):
-        manifest = build_bundle(models, output, options, log.print)
+    if gate:
+        manifest = _gated(models, output, options, (gate, data, data_images, fallback))
+    else:
+        with log.status("building engines"):
+            manifest = build_bundle(models, output, options, log.print)
     total_mb = sum(file.n_bytes for stage in manifest.stages.values() for file in stage.files) / 1e6
     out.print(f"{output}: {manifest.backend} {manifest.backend_version}, {total_mb:.1f} MB")
     for note in manifest.notes:
         out.print(f"  {note}")
+
+
+def _gated(
+    models: Path, output: Path, options: BuildOptions, wish: tuple[str, Path | None, Path | None, bool]
+) -> Manifest:
+    """Build, measure against float on labelled pictures, and return blocks to float where that is allowed."""
+    from edgekd.cli.console import log
+    from edgekd.deploy.gate import GateOptions, apply_gate, parse_gate
+    from edgekd.measure.datasets import read_labelled_set
+    from edgekd.measure.gauge import Sample
+
+    text, data, images, fallback = wish
+    limits = parse_gate(text)
+    if data is None:
+        raise InputError("a gate was given and nothing to measure it on; name labelled pictures with --data")
+    sample = Sample.of_labels(read_labelled_set(data, images))
+    return apply_gate(models, output, options, GateOptions(limits, sample, fallback), log.print)

@@ -47,6 +47,8 @@ def test_user_errors_are_one_sentence_and_exit_1(tmp_path: Path, shipped_bundle:
         ("inspect", tmp_path / "empty"),
         ("weights", "verify", "nothing"),
         ("build-engine", tmp_path / "empty", "-o", tmp_path / "b", "--segmenter-size", "big"),
+        ("build-engine", tmp_path / "empty", "-o", tmp_path / "b", "--gate", "box_ap=0.5"),
+        ("build-engine", tmp_path / "empty", "-o", tmp_path / "b", "--gate", "beauty=1", "--data", "labels.json"),
     ]
     for case in cases:
         done = edgekd(*case)
