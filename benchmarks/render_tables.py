@@ -54,7 +54,7 @@ def chain_table() -> str:
             part = result["results"][key]
             row += [f"{part['ms_per_picture'][arm]:.0f}", f"{part['ratios'][arm]:.1f}x"]
         rows.append(row)
-    header = ["arm (precision, segmenter input)", "bus.jpg ms", "faster", "10 NWPU pictures ms", "faster"]
+    header = ["arm (precision, segmenter input)", "bus.jpg ms", "faster", "10 NWPU pictures, ms each", "faster"]
     return markdown(header, rows) + "\n" + machine_line(result) + " Detector input 640 px everywhere.\n"
 
 
