@@ -181,15 +181,25 @@ class TwoWayBlock(nn.Module):
 
     def forward(self, tokens: Tensor, image: Tensor, prompt: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """One round: tokens (P, t, 256) and image (1 or P, h*w, 256) to both, updated and with batch P."""
+        tokens = self.attend_to_tokens(tokens, prompt)
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + prompt, image + positions, image))
+        tokens = self.widen(tokens)
+        image = self.norm4(image + self.cross_attn_image_to_token(image + positions, tokens + prompt, tokens))
+        return tokens, image
+
+    def attend_to_tokens(self, tokens: Tensor, prompt: Tensor) -> Tensor:
+        """Tokens (P, t, 256) after they looked at each other; the first round has no residual."""
         if self.is_first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
             tokens = tokens + self.self_attn(tokens + prompt, tokens + prompt, tokens)
-        tokens = self.norm1(tokens)
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + prompt, image + positions, image))
-        tokens = self.norm3(tokens + self.mlp["lin2"](F.relu(self.mlp["lin1"](tokens))))
-        image = self.norm4(image + self.cross_attn_image_to_token(image + positions, tokens + prompt, tokens))
-        return tokens, image
+        normed: Tensor = self.norm1(tokens)
+        return normed
+
+    def widen(self, tokens: Tensor) -> Tensor:
+        """Tokens (P, t, 256) after their two-layer perceptron."""
+        normed: Tensor = self.norm3(tokens + self.mlp["lin2"](F.relu(self.mlp["lin1"](tokens))))
+        return normed
 
 
 class TwoWayTransformer(nn.Module):
@@ -236,14 +246,23 @@ class MaskDecoder(nn.Module):
         """Decode the prompts' tokens `sparse` (P, K, 256) against a picture.
 
         Returns the mask vectors (P, 3, 32), the mask features (P, 32, 4h, 4w), whose product is the mask logits, and
-        the iou_predictions (P, 3). They stay apart so that deployment can choose a mask before the product.
+        the iou_predictions (P, 3).
         """
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(sparse.shape[0], -1, -1)
-        tokens, cells = self.transformer(image, positions, torch.cat([own, sparse], dim=1))
+        tokens, cells = self.transformer(image, positions, self.with_own_tokens(sparse))
         features = self.output_upscaling(cells.transpose(1, 2).unflatten(2, image.shape[-2:]))
+        vectors, iou = self.read(tokens)
+        return vectors, features, iou
+
+    def with_own_tokens(self, sparse: Tensor) -> Tensor:
+        """The prompts' tokens (P, K, 256) behind the decoder's own five: (P, 5 + K, 256)."""
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(sparse.shape[0], -1, -1)
+        return torch.cat([own, sparse], dim=1)
+
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask vectors (P, 3, 32) and iou_predictions (P, 3) of the final tokens (P, 5 + K, 256)."""
         heads = list(self.output_hypernetworks_mlps)[1:]
         vectors = torch.stack([head(tokens[:, 2 + i]) for i, head in enumerate(heads)], dim=1)
-        return vectors, features, self.iou_prediction_head(tokens[:, 0])[:, 1:]
+        return vectors, self.iou_prediction_head(tokens[:, 0])[:, 1:]
 
 
 def draw_boxes(boxes: Tensor, height: int, width: int) -> Tensor:

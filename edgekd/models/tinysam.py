@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ModelError
+from edgekd.models.decoder_graph import Cells, two_way, upscaled_logits
 from edgekd.models.prompt_decoder import (
     BOX_LABELS,
     FOREGROUND,
@@ -97,8 +98,8 @@ class PromptDecoder(nn.Module):
     """The deployed decoder: one picture's embeddings and N boxes to the N masks the network rates best.
 
     Exports with a dynamic N: no repeat, one-hot or boolean indexing; the argmax of the predicted IoU picks the mask
-    vector before the mask product, so the largest tensor is a third of SAM's. `box+centre` adds the box centre as a
-    foreground point.
+    vector before the mask product, so the largest tensor is a third of SAM's. It computes by `decoder_graph`, in half
+    the time of `TinySam.decode`, which stays the reference. `box+centre` adds the box centre as a foreground point.
     """
 
     labels: Tensor
@@ -135,16 +136,23 @@ class PromptDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         height, width = image_embeddings.shape[-2:]
         frame = Frame.of_grid(height, width, image_embeddings)
-        sparse = self.prompt_encoder.embed_points(coords, labels, frame)
-        positions = self.prompt_encoder.dense_positions(height, width, frame)
-        dense = self.prompt_encoder.dense_prompt(drawn)
-        # Summed as rows of cells: OpenVINO would fuse a sum of maps into the convolution before it, and its fused sum
-        # cannot broadcast one picture over N prompts.
-        image = (image_embeddings.flatten(2) + dense.flatten(2)).unflatten(2, (height, width))
-        vectors, features, iou = self.mask_decoder(image, positions, sparse)
+        prompt = self.mask_decoder.with_own_tokens(self.prompt_encoder.embed_points(coords, labels, frame))
+        tokens, cells = two_way(self.mask_decoder, self._cells(image_embeddings, drawn, frame), prompt)
+        vectors, iou = self.mask_decoder.read(tokens)
         best = iou.argmax(dim=1, keepdim=True)
-        chosen = vectors.gather(1, best.unsqueeze(-1).expand(-1, 1, vectors.shape[-1]))
-        return mask_logits(chosen, features).squeeze(1), iou.gather(1, best).squeeze(1)
+        chosen = vectors.gather(1, best.unsqueeze(-1).expand(-1, 1, vectors.shape[-1])).squeeze(1)
+        return upscaled_logits(self.mask_decoder, cells, chosen, (height, width)), iou.gather(1, best).squeeze(1)
+
+    def _cells(self, image_embeddings: Tensor, drawn: Tensor | None, frame: Frame) -> Cells:
+        encoder = self.prompt_encoder
+        height, width = image_embeddings.shape[-2:]
+        positions = encoder.dense_positions(height, width, frame).flatten(2).transpose(1, 2)
+        picture = image_embeddings.flatten(2).transpose(1, 2)
+        if drawn is None:
+            return Cells(picture + encoder.no_mask_embed.weight, positions)
+        lift = encoder.mask_downscaling[-1]
+        strokes = encoder.mask_downscaling[:-1](drawn).flatten(2).transpose(1, 2)
+        return Cells(picture + lift.bias, positions, strokes, lift.weight.flatten(1).T)
 
 
 def _mask_size(image_embeddings: Tensor) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ModelError
-from edgekd.models.prompt_decoder import DRAWN_LOGIT, draw_boxes, draw_points
+from edgekd.models.prompt_decoder import BOX_LABELS, DRAWN_LOGIT, cut_to_boxes, draw_boxes, draw_points
 from edgekd.models.tinysam import (
     N_OFFICIAL_KEYS,
     Prompt,
@@ -105,6 +105,21 @@ def test_loading_after_a_forward_leaves_no_stale_attention_bias() -> None:
     model.image_encoder(image)  # eval mode keeps the gathered biases
     model.load_state_dict(trained.state_dict())
     torch.testing.assert_close(model.image_encoder(image), trained.image_encoder(image), rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_drawn_prompts_decode_as_the_reference_does() -> None:
+    torch.manual_seed(2)
+    model = TinySam(draws_prompts=True).eval()
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.05)  # biases that start at 0 would hide a forgotten one
+    image, boxes = torch.randn(1, 256, 20, 32), BOXES / 2
+    labels = torch.tensor([BOX_LABELS]).expand(len(boxes), -1)
+    masks, iou = model.decode(image, boxes.unflatten(1, (2, 2)), labels, mask_input=draw_boxes(boxes, 80, 128))
+    best = iou.argmax(dim=1)
+    expected = cut_to_boxes(masks[torch.arange(len(best)), best], boxes), iou.amax(dim=1)
+    assert masks.std() > 0.1
+    torch.testing.assert_close(PromptDecoder(model)(image, boxes), expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
