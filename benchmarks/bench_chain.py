@@ -132,7 +132,7 @@ def check_parity(work: Path, key: str, paths: list[Path]) -> dict[str, object]:
     report: dict[str, object] = {}
     for arm in ARMS[:4]:
         ious, box_ious = [], []
-        with edgekd.open_bundle(str(work / f"{key}_{arm}")) as chain:
+        with edgekd.load(str(work / f"{key}_{arm}")) as chain:
             for path in paths:
                 picture = edgekd.read_picture(path)
                 result = chain(picture, boxes=boxes[path])
@@ -254,7 +254,7 @@ def edgekd_call(arguments: argparse.Namespace, arm: str):  # type: ignore[no-unt
     import edgekd
 
     cv2.setNumThreads(arguments.threads)
-    chain = edgekd.open_bundle(str(arguments.work / f"{arguments.set}_{arm}"), arguments.threads)
+    chain = edgekd.load(str(arguments.work / f"{arguments.set}_{arm}"), arguments.threads)
     if arguments.arm.startswith("detector:"):
         return lambda picture: len(chain.detect(picture))
     return lambda picture: len(chain(picture).masks)

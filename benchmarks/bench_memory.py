@@ -33,7 +33,7 @@ def main() -> None:
     generator = np.random.default_rng(0)
     process = psutil.Process()
     resident_mib: dict[int, float] = {}
-    with edgekd.open_bundle(arguments.bundle) as chain:
+    with edgekd.load(arguments.bundle) as chain:
         for index in range(1, N_PICTURES + 1):
             height, width = generator.integers(100, 640), generator.integers(100, 960)
             chain(np.ascontiguousarray(scene[:height, :width]))

@@ -2,7 +2,7 @@
 
     import edgekd
 
-    chain = edgekd.open_bundle("bundle/")
+    chain = edgekd.load("bundle/")
     result = chain(edgekd.read_picture("harbour.jpg"))
     print(result.detections.xyxy, result.masks.full(0))
 
@@ -75,13 +75,13 @@ __all__ = [
     "Masks",
     "ModelError",
     "TrainingError",
-    "open_bundle",
+    "load",
     "overlay",
     "read_picture",
 ]
 
 
-def open_bundle(folder: str, n_threads: int | None = None) -> Chain:
+def load(folder: str, n_threads: int | None = None) -> Chain:
     """Open a bundle; see `edgekd.Chain.open` for arguments and errors."""
     from edgekd.runtime.chain import Chain
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,6 +39,8 @@ class ImageInput(_Record):
 
     The picture is resized with its aspect ratio kept, placed `centre` or `top_left`, and normalised to
     (value - mean) / std per RGB channel; the rest is filled with `pad`, given in picture values (0..255).
+    `smaller_sizes_px` are (height, width) within the full size that the network also takes: a picture keeps the scale
+    that the full size gives it, and the smallest size that holds it is fed, so that little is spent on padding.
     """
 
     height_px: int = Field(gt=0, le=8192)
@@ -48,6 +50,13 @@ class ImageInput(_Record):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     pad: tuple[float, float, float]
+    smaller_sizes_px: tuple[tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]], ...] = ()
+
+    def model_post_init(self, _context: object) -> None:
+        """Check what no single field can."""
+        for height, width in self.smaller_sizes_px:
+            if height > self.height_px or width > self.width_px:
+                raise ValueError(f"the smaller size {width}x{height} exceeds {self.width_px}x{self.height_px}")
 
 
 class DetectorHead(_Record):

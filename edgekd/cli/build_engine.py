@@ -25,6 +25,9 @@ def build_engine(
     sm: Annotated[str | None, typer.Option(help="GPU to build for, such as 89; default: the GPU at hand")] = None,
     detector_size: Annotated[str | None, typer.Option(help="640 or WIDTHxHEIGHT")] = None,
     segmenter_size: Annotated[str | None, typer.Option(help="1024, 512 or WIDTHxHEIGHT")] = None,
+    square: Annotated[
+        bool, typer.Option("--square", help="always feed the full size, also to wide and tall pictures")
+    ] = False,
     max_boxes: Annotated[int, typer.Option(help="most boxes a picture", min=1, max=4096)] = 300,
     buckets: Annotated[str | None, typer.Option(help="box counts the decoder is built for, such as 1,4,8")] = None,
     workspace_mib: Annotated[int | None, typer.Option(help="TensorRT: scratch memory", min=1)] = None,
@@ -46,6 +49,7 @@ def build_engine(
         compute_capability=parse_sm(sm),
         detector_px=parse_size(detector_size),
         encoder_px=parse_size(segmenter_size),
+        square=square,
         max_boxes=max_boxes,
         box_buckets=parse_numbers(buckets),
         workspace_bytes=workspace_mib * 2**20 if workspace_mib else None,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal
 
 import edgekd
 from edgekd.bundle import (
@@ -27,8 +27,9 @@ from edgekd.bundle import (
     write_manifest,
 )
 from edgekd.deploy.auto_precision import Choice, choose_precision, choose_with_int8
+from edgekd.deploy.input_sizes import Shapes, named_shape, opened, shapes_of, sized
 from edgekd.errors import BackendUnavailable, BuildError
-from edgekd.model_set import STAGE_NAMES, ModelSet, Pipeline, StageName, TensorSpec, read_model_set
+from edgekd.model_set import STAGE_NAMES, ModelSet, Pipeline, StageName, read_model_set
 
 PrecisionWish = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PRECISIONS: dict[BackendName, tuple[Precision, ...]] = {
@@ -50,6 +51,8 @@ class BuildOptions:
         precision: of the arithmetic; `auto` measures on a CPU and means fp16 for TensorRT.
         compute_capability: such as "8.9", of the GPU to build for; None for the GPU at hand.
         detector_px, encoder_px: (height, width) of the inputs; None keeps what the models were exported for.
+        square: feed the full size always; else a CPU network with open sizes also takes smaller ones, see
+            `smaller_sizes`. A TensorRT plan and a quantized graph hold one size.
         max_boxes: most boxes a picture.
         box_buckets: numbers of boxes the decoder is called with; empty leaves the number open.
         workspace_bytes, optimization_level, timing_cache: TensorRT's; see `PlanOptions`.
@@ -62,6 +65,7 @@ class BuildOptions:
     compute_capability: str | None = None
     detector_px: tuple[int, int] | None = None
     encoder_px: tuple[int, int] | None = None
+    square: bool = False
     max_boxes: int = 300
     box_buckets: tuple[int, ...] = ()
     workspace_bytes: int | None = None
@@ -69,13 +73,6 @@ class BuildOptions:
     timing_cache: Path | None = None
     gate: GateResult | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """The fixed input sizes of a bundle: input name -> shape; -1 is the number of boxes, left open."""
-
-    inputs: dict[StageName, dict[str, tuple[int, ...]]]
 
 
 def build_bundle(
@@ -97,8 +94,9 @@ def build_bundle(
     """
     model_set = read_model_set(models)
     _check_options(options, model_set)
-    pipeline = _sized(model_set.pipeline, options)
-    shapes = _shapes(pipeline)
+    one_size = options.square or options.backend.startswith("tensorrt")
+    pipeline = sized(model_set, options.detector_px, options.encoder_px, one_size)
+    shapes = shapes_of(pipeline)
     try:
         with atomic_folder(destination) as folder:
             stages, notes = {}, []
@@ -160,39 +158,16 @@ def _check_calibration(options: BuildOptions, model_set: ModelSet) -> None:
             )
 
 
-def _sized(pipeline: Pipeline, options: BuildOptions) -> Pipeline:
-    """The pipeline with the input sizes that this bundle is built for."""
-    update: dict[str, Any] = {}
-    for name, size in (("detector_input", options.detector_px), ("encoder_input", options.encoder_px)):
-        if size:
-            update[name] = getattr(pipeline, name).model_copy(update={"height_px": size[0], "width_px": size[1]})
-    return pipeline.model_copy(update=update)
-
-
-def _shapes(pipeline: Pipeline) -> Shapes:
-    detector, encoder = pipeline.detector_input, pipeline.encoder_input
-    return Shapes(
-        {
-            "detector": {"images": (1, 3, detector.height_px, detector.width_px)},
-            "encoder": {"image": (1, 3, encoder.height_px, encoder.width_px)},
-            "decoder": {
-                "image_embeddings": (1, 256, encoder.height_px // 16, encoder.width_px // 16),
-                "boxes": (-1, 4),
-            },
-        }
-    )
-
-
 def _build_stage(
     name: StageName, models: Path, folder: Path, model_set: ModelSet, shapes: Shapes, options: BuildOptions
 ) -> tuple[EngineStage, str]:
     onnx_stage = model_set.stages[name]
-    inputs = shapes.inputs[name]
+    inputs = shapes.full[name]
     with TemporaryDirectory(prefix="edgekd-build-") as scratch:
         room = Path(scratch) if onnx_stage.quantized else None
         path, choice = _graph(name, models / onnx_stage.file, inputs, options, room)
         if options.backend == "openvino":
-            files = _build_openvino(name, path, inputs, folder)
+            files = _build_openvino(name, path, shapes.built[name], folder)
         elif options.backend == "onnxruntime":
             files = [Path(shutil.copyfile(path, folder / f"{name}.onnx"))]
         else:
@@ -205,7 +180,7 @@ def _build_stage(
     stage = EngineStage(
         files=tuple(describe_file(file) for file in files),
         precision=choice.precision,
-        inputs=tuple(_fixed(spec, inputs) for spec in onnx_stage.inputs),
+        inputs=tuple(named_shape(spec, shapes.built[name][spec.name]) for spec in onnx_stage.inputs),
         outputs=onnx_stage.outputs,
         onnx_sha256=onnx_stage.sha256,
         source=onnx_stage.source,
@@ -257,7 +232,7 @@ def _precision(name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], 
 
 
 def _build_openvino(name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], folder: Path) -> list[Path]:
-    """Write OpenVINO's own format with fixed sizes: `.xml`, which is opened, and `.bin` beside it."""
+    """Write OpenVINO's own format: `.xml`, which is opened, and `.bin` beside it."""
     try:
         import openvino
     except ImportError as error:
@@ -282,7 +257,7 @@ def _build_tensorrt(
     from edgekd.deploy.tensorrt_build import PlanOptions, build_plan
 
     fixed = target.with_suffix(".fixed.onnx")
-    graph = fix_shapes(onnx.load(path), {key: _opened(shape) for key, shape in inputs.items()})
+    graph = fix_shapes(onnx.load(path), {key: opened(shape) for key, shape in inputs.items()})
     made = {output for node in graph.graph.node for output in node.output}
     onnx.save(graph, fixed)
     buckets = options.box_buckets or DEFAULT_BUCKETS
@@ -308,14 +283,6 @@ def _build_tensorrt(
     fixed.unlink()
     target.write_bytes(plan)
     return target
-
-
-def _opened(shape: tuple[int, ...]) -> tuple[int | str, ...]:
-    return tuple("n_boxes" if size == -1 else size for size in shape)
-
-
-def _fixed(spec: TensorSpec, inputs: dict[str, tuple[int, ...]]) -> TensorSpec:
-    return spec.model_copy(update={"shape": _opened(inputs[spec.name])})
 
 
 def _manifest(

@@ -16,6 +16,7 @@ import edgekd
 from edgekd.environment import Machine, describe_machine
 from edgekd.errors import InputError
 from edgekd.runtime.chain import Chain, ChainOptions
+from edgekd.runtime.preprocess import place
 from edgekd.types import Float32Array, UInt8Array
 
 UNSTABLE_CV = 0.025
@@ -64,7 +65,7 @@ class LatencyReport(BaseModel):
     backend: str
     backend_version: str
     precision: dict[str, str]
-    input_px: dict[str, tuple[int, int]]
+    input_px: dict[str, tuple[tuple[int, int], ...]]
     settings: BenchSettings
     stages: dict[str, Distribution]
     engines: dict[str, dict[str, Distribution]]
@@ -131,7 +132,7 @@ def bench_chain(
         backend=chain.manifest.backend,
         backend_version=chain.manifest.backend_version,
         precision={name: stage.precision for name, stage in chain.manifest.stages.items()},
-        input_px=_input_px(chain),
+        input_px=_input_px(chain, pictures),
         settings=BenchSettings(
             pictures_px=tuple((picture.shape[1], picture.shape[0]) for picture in pictures),
             n_boxes=tuple(n_boxes),
@@ -183,11 +184,13 @@ def _per_box_ms(chain: Chain, picture: UInt8Array) -> float:
     return (fastest(8) - fastest(1)) / 7
 
 
-def _input_px(chain: Chain) -> dict[str, tuple[int, int]]:
+def _input_px(chain: Chain, pictures: Sequence[UInt8Array]) -> dict[str, tuple[tuple[int, int], ...]]:
+    """The (width, height) at which the pictures were fed, each once."""
     pipeline = chain.manifest.pipeline
+    specs = {"detector": pipeline.detector_input, "encoder": pipeline.encoder_input}
     return {
-        "detector": (pipeline.detector_input.width_px, pipeline.detector_input.height_px),
-        "encoder": (pipeline.encoder_input.width_px, pipeline.encoder_input.height_px),
+        name: tuple(sorted({place(picture.shape[:2], spec).input_px[::-1] for picture in pictures}))
+        for name, spec in specs.items()
     }
 
 

@@ -126,7 +126,10 @@ def _check_comparable(reference: Pipeline, candidate: Pipeline) -> None:
         n, m = len(reference.class_names), len(candidate.class_names)
         raise InputError(f"the two bundles have different classes ({n} and {m}); compare builds of the same models")
     if reference.encoder_input != candidate.encoder_input:
-        raise InputError("the two bundles have different encoder inputs; build both with the same --encoder-size")
+        raise InputError(
+            "the two bundles have different encoder inputs; "
+            "build both with the same --segmenter-size, and a float one beside INT8 with --square"
+        )
 
 
 def _compare_boxes(first: Detections, second: Detections, compared: _Compared) -> None:

@@ -145,8 +145,7 @@ class Chain:
         watch.lap("detector_preprocess")
         outputs = self._engines["detector"].infer({"images": blob})
         watch.lap("detector")
-        input_px = (pipeline.detector_input.height_px, pipeline.detector_input.width_px)
-        found = detect(outputs, pipeline.head, placement, input_px, options)
+        found = detect(outputs, pipeline.head, placement, options)
         found = found[: self.manifest.max_boxes]
         watch.lap("detector_postprocess")
         return found

@@ -132,7 +132,6 @@ def detect(
     outputs: dict[str, NDArray[np.generic]],
     head: DetectorHead,
     placement: Placement,
-    input_px: tuple[int, int],
     options: DetectOptions,
 ) -> Detections:
     """Turn one picture's detector outputs into boxes in picture pixels.
@@ -141,10 +140,9 @@ def detect(
         outputs: `box_logits` (1, 4 * reg_max, A) and `class_logits` (1, n_classes, A).
         head: how to decode them.
         placement: where the picture lay in the input.
-        input_px: (height, width) of the input.
         options: what to keep.
     """
     box_logits = outputs["box_logits"][0].astype(np.float32, copy=False)
     class_logits = outputs["class_logits"][0].astype(np.float32, copy=False)
-    found = suppress(decode(box_logits, class_logits, head, input_px, options), options, head.end2end)
+    found = suppress(decode(box_logits, class_logits, head, placement.input_px, options), options, head.end2end)
     return Detections(placement.to_picture(found.xyxy), found.confidence, found.class_id)

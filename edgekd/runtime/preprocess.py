@@ -26,6 +26,7 @@ class Placement:
         left_px, top_px: offset of the picture in the input.
         picture_px: (height, width) of the picture.
         resized_px: (height, width) of the picture in the input.
+        input_px: (height, width) of the input, the padding included.
     """
 
     scale_x: float
@@ -34,6 +35,7 @@ class Placement:
     top_px: int
     picture_px: tuple[int, int]
     resized_px: tuple[int, int]
+    input_px: tuple[int, int]
 
     def to_input(self, xyxy: Float32Array) -> Float32Array:
         """Map (n, 4) boxes from picture to input pixels."""
@@ -71,17 +73,23 @@ def check_picture(picture: UInt8Array) -> None:
 def place(picture_px: tuple[int, int], spec: ImageInput) -> Placement:
     """Compute where a picture of (height, width) lies in the input that `spec` describes.
 
-    The scale keeps the aspect ratio; `centre` splits the padding as Ultralytics' LetterBox does, `top_left` puts all of
-    it right and below as SAM does.
+    The full size gives the scale, which keeps the aspect ratio; the smallest size that holds the picture at that scale
+    is the input. `centre` splits the padding as Ultralytics' LetterBox does, `top_left` puts all of it right and below
+    as SAM does.
     """
     height, width = picture_px
     ratio = min(spec.height_px / height, spec.width_px / width)
     new_height, new_width = max(1, round(height * ratio)), max(1, round(width * ratio))
+    input_px = min(
+        (size for size in spec.smaller_sizes_px if size[0] >= new_height and size[1] >= new_width),
+        key=lambda size: size[0] * size[1],
+        default=(spec.height_px, spec.width_px),
+    )
     left = top = 0
     if spec.place == "centre":
-        left = round((spec.width_px - new_width) / 2 - 0.1)
-        top = round((spec.height_px - new_height) / 2 - 0.1)
-    return Placement(new_width / width, new_height / height, left, top, picture_px, (new_height, new_width))
+        left = round((input_px[1] - new_width) / 2 - 0.1)
+        top = round((input_px[0] - new_height) / 2 - 0.1)
+    return Placement(new_width / width, new_height / height, left, top, picture_px, (new_height, new_width), input_px)
 
 
 def preprocess(picture: UInt8Array, spec: ImageInput) -> tuple[Float32Array, Placement]:
@@ -92,7 +100,7 @@ def preprocess(picture: UInt8Array, spec: ImageInput) -> tuple[Float32Array, Pla
         spec: size, placement and normalisation of the input.
 
     Returns:
-        (1, 3, spec.height_px, spec.width_px) float32 RGB, and the placement.
+        (1, 3, *placement.input_px) float32 RGB, and the placement.
 
     Raises:
         InputError: see `check_picture`.
@@ -102,7 +110,7 @@ def preprocess(picture: UInt8Array, spec: ImageInput) -> tuple[Float32Array, Pla
     height, width = placement.resized_px
     if picture.shape[:2] != (height, width):
         picture = cv2.resize(picture, (width, height), interpolation=_interpolation(placement, spec))
-    blob = np.empty((1, 3, spec.height_px, spec.width_px), np.float32)
+    blob = np.empty((1, 3, *placement.input_px), np.float32)
     rows = slice(placement.top_px, placement.top_px + height)
     columns = slice(placement.left_px, placement.left_px + width)
     for channel in range(3):

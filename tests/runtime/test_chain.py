@@ -17,7 +17,7 @@ DRAWN = {"airplane": 6, "storage_tank": 8, "tennis_court": 3, "ground_track_fiel
 
 
 def test_the_drawn_objects_are_found(shipped_bundle: Path, scene: np.ndarray) -> None:
-    with edgekd.open_bundle(shipped_bundle) as chain:
+    with edgekd.load(shipped_bundle) as chain:
         result = chain(scene)
     counts = {name: 0 for name in DRAWN}
     for class_id in result.detections.class_id:
@@ -30,7 +30,7 @@ def test_the_drawn_objects_are_found(shipped_bundle: Path, scene: np.ndarray) ->
 
 def test_two_threads_give_what_one_gives(shipped_bundle: Path, scene: np.ndarray) -> None:
     pictures = [scene, scene[:, ::-1].copy(), scene[:320].copy(), scene[:, :500].copy()]
-    with edgekd.open_bundle(shipped_bundle, n_threads=1) as chain:
+    with edgekd.load(shipped_bundle, n_threads=1) as chain:
         alone = [chain(picture) for picture in pictures]
         clones = [chain.clone(), chain.clone()]
 
@@ -46,8 +46,25 @@ def test_two_threads_give_what_one_gives(shipped_bundle: Path, scene: np.ndarray
                 np.testing.assert_array_equal(result.masks.full(index), expected.masks.full(index))
 
 
+def test_a_wide_picture_needs_no_padding(tmp_path: Path, shipped_bundle: Path, scene: np.ndarray) -> None:
+    from edgekd.deploy.build import BuildOptions, build_bundle
+    from edgekd.shipped import default_models
+
+    options = BuildOptions(precision="fp32", encoder_px=(256, 256), square=True)
+    build_bundle(default_models(), tmp_path / "square", options, lambda line: None)
+    wide = scene[: scene.shape[1] * 9 // 16]
+    with edgekd.load(shipped_bundle) as chain, edgekd.load(tmp_path / "square") as square:
+        assert chain.embed(wide).shape == (1, 256, 10, 16) and chain.embed(scene).shape != (1, 256, 10, 16)
+        assert square.embed(wide).shape == (1, 256, 16, 16)
+        boxes = square.detect(wide).xyxy
+        assert len(boxes) > 5
+        got, expected = chain(wide, boxes=boxes).masks, square(wide, boxes=boxes).masks
+    a, b = (np.stack([masks.full(index) for index in range(len(boxes))]) for masks in (got, expected))
+    assert ((a & b).sum((1, 2)) / (a | b).sum((1, 2))).mean() > 0.95
+
+
 def test_no_detections_run_no_segmenter(shipped_bundle: Path) -> None:
-    with edgekd.open_bundle(shipped_bundle) as chain:
+    with edgekd.load(shipped_bundle) as chain:
         result = chain(np.full((50, 70, 3), 90, np.uint8))
     assert len(result) == 0
     assert "encoder" not in result.times_ms
@@ -56,14 +73,14 @@ def test_no_detections_run_no_segmenter(shipped_bundle: Path) -> None:
 def test_five_hundred_given_boxes_are_segmented(shipped_bundle: Path, scene: np.ndarray) -> None:
     corner = np.random.default_rng(0).uniform(0, 500, (500, 2))
     boxes = np.concatenate([corner, corner + 60], 1).astype(np.float32)
-    with edgekd.open_bundle(shipped_bundle) as chain:
+    with edgekd.load(shipped_bundle) as chain:
         result = chain(scene, boxes=boxes)
     assert len(result) == len(result.masks) == 500
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30, 20_000), (20_000, 30)])
 def test_extreme_pictures_run(shipped_bundle: Path, size: tuple[int, int]) -> None:
-    with edgekd.open_bundle(shipped_bundle) as chain:
+    with edgekd.load(shipped_bundle) as chain:
         result = chain(np.zeros((*size, 3), np.uint8), boxes=np.array([[0, 0, 1, 1]], np.float32))
     assert result.masks.size_px == size
 
@@ -72,7 +89,7 @@ def test_memory_does_not_grow(shipped_bundle: Path, scene: np.ndarray) -> None:
     process = psutil.Process()
     picture = scene[:160, :160].copy()
     boxes = np.array([[10, 10, 90, 90]], np.float32)
-    with edgekd.open_bundle(shipped_bundle) as chain:
+    with edgekd.load(shipped_bundle) as chain:
         for _ in range(20):
             chain(picture, boxes=boxes)
         gc.collect()
@@ -85,10 +102,10 @@ def test_memory_does_not_grow(shipped_bundle: Path, scene: np.ndarray) -> None:
 
 @pytest.mark.parametrize("boxes", [np.zeros((3, 5)), np.zeros(4), np.full((1, 4), np.nan)])
 def test_boxes_of_another_form_are_refused(shipped_bundle: Path, scene: np.ndarray, boxes: np.ndarray) -> None:
-    with edgekd.open_bundle(shipped_bundle) as chain, pytest.raises(InputError, match="expected"):
+    with edgekd.load(shipped_bundle) as chain, pytest.raises(InputError, match="expected"):
         chain(scene, boxes=boxes)
 
 
 def test_a_missing_bundle_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="edgekd build-engine"):
-        edgekd.open_bundle(tmp_path)
+        edgekd.load(tmp_path)

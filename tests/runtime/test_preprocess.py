@@ -82,3 +82,28 @@ def test_what_is_no_picture_is_refused_in_one_sentence(picture: np.ndarray) -> N
     with pytest.raises(InputError, match="expected") as caught:
         check_picture(picture)
     assert "\n" not in str(caught.value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_the_smallest_size_that_holds_the_picture_is_fed_at_the_full_scale(height: int, width: int) -> None:
+    smaller = ((32, 64), (64, 32), (48, 64), (64, 48))
+    full = place((height, width), SAM)
+    placement = place((height, width), SAM.model_copy(update={"smaller_sizes_px": smaller}))
+    assert (placement.scale_x, placement.scale_y) == (full.scale_x, full.scale_y)
+    assert placement.resized_px == full.resized_px
+    holding = [(h, w) for h, w in (*smaller, (64, 64)) if h >= full.resized_px[0] and w >= full.resized_px[1]]
+    assert placement.input_px == min(holding, key=lambda size: size[0] * size[1])
+
+
+def test_a_smaller_size_is_filled_and_centred() -> None:
+    spec = LETTERBOX.model_copy(update={"width_px": 64, "smaller_sizes_px": ((48, 64),)})
+    blob, placement = preprocess(random_picture(40, 64), spec)
+    assert blob.shape == (1, 3, 48, 64) and placement.top_px == 4
+    full, _ = preprocess(random_picture(40, 64), spec.model_copy(update={"smaller_sizes_px": ()}))
+    np.testing.assert_array_equal(blob, full[:, :, 8:56])
+
+
+def test_a_size_larger_than_the_full_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="exceeds"):
+        ImageInput.model_validate(SAM.model_dump() | {"smaller_sizes_px": ((96, 64),)})

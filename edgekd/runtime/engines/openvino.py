@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,18 +18,48 @@ from edgekd.runtime.engines import Array
 _PRECISION_HINT = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
-class OpenVinoEngine:
-    """One compiled model and one infer request of it."""
+Sizes = tuple[tuple[int, ...], ...]
 
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
-        self._request = compiled.create_infer_request()
-        self._outputs = {port.get_any_name(): index for index, port in enumerate(compiled.outputs)}
+
+class _Network:
+    """A model as read, and what was compiled of it: one compiled model for each size that came, shared by clones.
+
+    Axis 0 of an input counts pictures or boxes and may stay open; a network with other open axes is compiled for the
+    sizes of its first input, and again when an input of other sizes comes.
+    """
+
+    def __init__(self, core: Any, model: Any, config: Mapping[str, Any]) -> None:
+        self._core, self._model, self._config = core, model, config
+        self._lock = threading.Lock()
+        self._compiled: dict[Sizes, Any] = {}
+        self.names = tuple(port.get_any_name() for port in model.inputs)
+        self.has_open_sizes = any(axis.is_dynamic for port in model.inputs for axis in list(port.partial_shape)[1:])
+
+    def compiled(self, sizes: Sizes) -> Any:
+        """Compile for inputs whose shapes behind axis 0 are `sizes`, in the order of `names`; () for fixed sizes."""
+        with self._lock:
+            if sizes not in self._compiled:
+                if sizes:
+                    counts = [port.partial_shape[0] for port in self._model.inputs]
+                    shapes = zip(self.names, counts, sizes, strict=True)
+                    self._model.reshape({name: [count, *size] for name, count, size in shapes})
+                self._compiled[sizes] = self._core.compile_model(self._model, "CPU", dict(self._config))
+            return self._compiled[sizes]
+
+
+class OpenVinoEngine:
+    """One network, and an infer request for each of the sizes it was compiled for."""
+
+    def __init__(self, network: _Network) -> None:
+        self._network = network
+        self._requests: dict[Sizes, Any] = {}
         self._times_ms: dict[str, float] = {}
+        if not network.has_open_sizes:
+            self._request(())
 
     @classmethod
     def open(cls, path: Path, precision: Precision, n_threads: int | None) -> OpenVinoEngine:
-        """Compile `path` for the CPU in the given arithmetic.
+        """Read `path` for the CPU in the given arithmetic; a graph of fixed sizes is compiled at once.
 
         Raises:
             BackendUnavailable: OpenVINO is not installed, or this CPU has no arithmetic of that precision.
@@ -49,7 +80,7 @@ class OpenVinoEngine:
         if n_threads is not None:
             config["INFERENCE_NUM_THREADS"] = n_threads
         try:
-            return cls(core.compile_model(str(path), "CPU", config))
+            return cls(_Network(core, core.read_model(str(path)), config))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise BundleError(f"OpenVINO cannot load {path} ({reason}); build the bundle again") from error
@@ -60,19 +91,30 @@ class OpenVinoEngine:
         return self._times_ms
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; inputs are read in place, outputs are views that the next call overwrites."""
+        """Run once; inputs are read in place, outputs are views that the next call overwrites.
+
+        The first input of another size takes as long as a compilation.
+        """
+        open_sizes = self._network.has_open_sizes
+        request = self._request(tuple(feeds[name].shape[1:] for name in self._network.names) if open_sizes else ())
         start = time.perf_counter()
-        self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+        request.infer(dict(feeds), share_inputs=True, share_outputs=True)
         self._times_ms = {"compute": (time.perf_counter() - start) * 1e3}
-        return {name: np.asarray(self._request.get_output_tensor(i).data) for name, i in self._outputs.items()}
+        return {port.get_any_name(): np.asarray(request.get_tensor(port).data) for port in request.model_outputs}
 
     def clone(self) -> OpenVinoEngine:
-        """Return a second infer request of the same compiled model."""
-        return OpenVinoEngine(self._compiled)
+        """Return an engine with its own requests of the same compiled models."""
+        return OpenVinoEngine(self._network)
 
     def close(self) -> None:
-        """Drop request and model."""
-        del self._request, self._compiled
+        """Drop requests and models."""
+        self._requests.clear()
+        del self._network
+
+    def _request(self, sizes: Sizes) -> Any:
+        if sizes not in self._requests:
+            self._requests[sizes] = self._network.compiled(sizes).create_infer_request()
+        return self._requests[sizes]
 
 
 def _core() -> Any:

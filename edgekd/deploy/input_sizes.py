@@ -1,0 +1,95 @@
+"""The input sizes of a bundle: a model set goes in, its pipeline with sizes and every stage's input shapes come out.
+
+A square input wastes a third of the work on a 3:2 picture. A CPU network with open sizes therefore also takes a few
+wide and tall ones; the runtime feeds the smallest that holds the picture at the scale of the full one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgekd.model_set import ImageInput, ModelSet, Pipeline, StageName, TensorSpec
+
+ASPECTS = (9 / 16, 2 / 3, 3 / 4, 4 / 5)
+"""Short side by long side of the pictures that most cameras give."""
+
+SIDE_MULTIPLE_PX = 32
+STRIDE_PX = 16
+"""Input pixels per cell of the image embeddings."""
+
+StageShapes = dict[StageName, dict[str, tuple[int, ...]]]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The input shapes of a bundle: stage -> input name -> shape.
+
+    Attributes:
+        full: at the full size; -1 is the number of boxes, left open.
+        built: as the engine is built; -1 is also a side that has more than one size.
+    """
+
+    full: StageShapes
+    built: StageShapes
+
+
+def sized(model_set: ModelSet, detector_px: Size | None, encoder_px: Size | None, one_size: bool) -> Pipeline:
+    """Return the pipeline with the input sizes of a bundle.
+
+    Args:
+        model_set: what is built; a quantized graph holds the one size of its calibration.
+        detector_px, encoder_px: full (height, width); None keeps what the models were exported for.
+        one_size: leave no smaller sizes.
+    """
+    pipeline, stages = model_set.pipeline, model_set.stages
+    detector = _with_size(pipeline.detector_input, detector_px, one_size or stages["detector"].quantized)
+    encoder = _with_size(pipeline.encoder_input, encoder_px, one_size or stages["encoder"].quantized)
+    return pipeline.model_copy(update={"detector_input": detector, "encoder_input": encoder})
+
+
+def _with_size(spec: ImageInput, size: Size | None, one_size: bool) -> ImageInput:
+    height, width = size or (spec.height_px, spec.width_px)
+    smaller = () if one_size else smaller_sizes(height, width)
+    return spec.model_copy(update={"height_px": height, "width_px": width, "smaller_sizes_px": smaller})
+
+
+def smaller_sizes(height_px: int, width_px: int) -> tuple[Size, ...]:
+    """Return the (height, width) of wide and tall inputs within a square one, for pictures from 16:9 to 5:4.
+
+    A size that is not square was chosen for its pictures and has none. Few sizes, because each is compiled when its
+    first picture comes, and kept.
+    """
+    if height_px != width_px:
+        return ()
+    short = {math.ceil(width_px * ratio / SIDE_MULTIPLE_PX) * SIDE_MULTIPLE_PX for ratio in ASPECTS} - {width_px}
+    return tuple(size for side in sorted(short) for size in ((side, width_px), (width_px, side)))
+
+
+def shapes_of(pipeline: Pipeline) -> Shapes:
+    """Return the shapes of every stage's inputs."""
+    specs = pipeline.detector_input, pipeline.encoder_input
+    full = [(spec.height_px, spec.width_px) for spec in specs]
+    built = [(-1, -1) if spec.smaller_sizes_px else size for spec, size in zip(specs, full, strict=True)]
+    return Shapes(_shapes_at(*full), _shapes_at(*built))
+
+
+def _shapes_at(detector_px: Size, encoder_px: Size) -> StageShapes:
+    rows, columns = (side if side < 0 else side // STRIDE_PX for side in encoder_px)
+    return {
+        "detector": {"images": (1, 3, *detector_px)},
+        "encoder": {"image": (1, 3, *encoder_px)},
+        "decoder": {"image_embeddings": (1, 256, rows, columns), "boxes": (-1, 4)},
+    }
+
+
+def opened(shape: tuple[int, ...]) -> tuple[int | str, ...]:
+    """Name the open number of boxes, as an ONNX graph does."""
+    return tuple("n_boxes" if size == -1 else size for size in shape)
+
+
+def named_shape(spec: TensorSpec, shape: tuple[int, ...]) -> TensorSpec:
+    """Return the spec with the sizes that were built; an axis left open keeps its name."""
+    axes = zip(spec.shape, shape, strict=True)
+    return spec.model_copy(update={"shape": tuple(name if size == -1 else size for name, size in axes)})
