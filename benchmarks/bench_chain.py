@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-ARMS = ("edgekd-auto-512", "edgekd-fp32-512", "edgekd-auto-1024", "edgekd-fp32-1024", "ultralytics-pytorch")
-DETECTOR_ARMS = ("edgekd-auto-512", "edgekd-fp32-512", "ultralytics-openvino")
-ROUNDS, RUNS = 2, 1
+BUNDLES = ("edgekd-auto-512", "edgekd-fp32-512", "edgekd-auto-1024", "edgekd-fp32-1024", "edgekd-auto-1024-square")
+ARMS = (*BUNDLES, "ultralytics-pytorch")
+DETECTOR_ARMS = ("edgekd-auto-1024", "edgekd-auto-1024-square", "edgekd-fp32-1024", "ultralytics-openvino")
+ROUNDS, MIN_RUNS, MIN_SECONDS = 2, 2, 1.0
 MIN_MASK_IOU = {"fp32": 0.999, "auto": 0.98}
 LISTED_BELOW = 0.9
 
@@ -48,7 +49,8 @@ def main() -> None:
         "settings": {
             "threads": arguments.threads,
             "rounds": ROUNDS,
-            "runs": RUNS,
+            "min_runs": MIN_RUNS,
+            "min_seconds_per_picture": MIN_SECONDS,
             "statistic": "fastest run per picture, summed",
         },
         "parity": parity,
@@ -112,9 +114,9 @@ def prepare(arguments: argparse.Namespace, work: Path) -> None:
             load_detector(path), load_tinysam(arguments.segmenter), {"detector": source, "segmenter": source}, models,
             ExportOptions(encoder_px=(1024, 1024)),
         )  # fmt: skip
-        for arm in ARMS[:4]:
-            _, precision, size = arm.split("-")
-            options = BuildOptions(precision=precision, encoder_px=(int(size), int(size)))
+        for arm in BUNDLES:
+            _, precision, size, *square = arm.split("-")
+            options = BuildOptions(precision=precision, encoder_px=(int(size), int(size)), square=bool(square))
             build_bundle(models, work / f"{key}_{arm}", options, print)
 
 
@@ -130,13 +132,16 @@ def check_parity(work: Path, key: str, paths: list[Path]) -> dict[str, object]:
     torch_model = load_tinysam(work / "mobile_sam.pt")
     boxes = {path: ultralytics_boxes(work, key, path) for path in paths}
     report: dict[str, object] = {}
-    for arm in ARMS[:4]:
-        ious, box_ious = [], []
+    for arm in BUNDLES:
+        ious, square_ious, box_ious = [], [], []
         with edgekd.load(str(work / f"{key}_{arm}")) as chain:
             for path in paths:
                 picture = edgekd.read_picture(path)
                 result = chain(picture, boxes=boxes[path])
-                ious += mask_ious(chain, torch_model, picture, boxes[path], result)
+                spec = chain.manifest.pipeline.encoder_input
+                ious += mask_ious(spec, torch_model, picture, boxes[path], result)
+                square = spec.model_copy(update={"smaller_sizes_px": ()})
+                square_ious += mask_ious(square, torch_model, picture, boxes[path], result)
                 found = chain.detect(picture)
                 box_ious += best_ious(boxes[path], found.xyxy)
         mean = float(np.mean(ious))
@@ -145,6 +150,8 @@ def check_parity(work: Path, key: str, paths: list[Path]) -> dict[str, object]:
             "n_masks": len(ious),
             "mean_mask_iou": mean,
             "masks_under_0.9": sorted(round(iou, 4) for iou in ious if iou < LISTED_BELOW),
+            "mean_mask_iou_with_square_input": float(np.mean(square_ious)),
+            "masks_under_0.9_with_square_input": sorted(round(iou, 4) for iou in square_ious if iou < LISTED_BELOW),
             "mean_box_iou_with_ultralytics": float(np.mean(box_ious)),
         }
         print(key, arm, report[arm])
@@ -160,15 +167,15 @@ def ultralytics_boxes(work: Path, key: str, path: Path) -> np.ndarray:
     return YOLO(work / f"{key}.pt").predict(path, verbose=False)[0].boxes.xyxy.numpy().astype(np.float32)
 
 
-def mask_ious(chain, model, picture, boxes, result) -> list[float]:  # type: ignore[no-untyped-def]
-    """IoU of each mask with PyTorch's fp32 mask of the same box at the same input size."""
+def mask_ious(spec, model, picture, boxes, result) -> list[float]:  # type: ignore[no-untyped-def]
+    """IoU of each mask with PyTorch's fp32 mask of the same box, of an input that `spec` describes."""
     import torch
 
     from edgekd.models.tinysam import PromptDecoder
     from edgekd.runtime.preprocess import preprocess
     from edgekd.runtime.segment import MaskOptions, masks_from_logits
 
-    blob, placement = preprocess(picture, chain.manifest.pipeline.encoder_input)
+    blob, placement = preprocess(picture, spec)
     with torch.no_grad():
         embeddings = model.image_encoder(torch.from_numpy(blob))
         prompts = torch.from_numpy(placement.to_input(boxes))
@@ -229,17 +236,17 @@ def measure(work: Path, key: str, paths: list[Path], threads: int) -> dict[str, 
 
 
 def run_arm(arguments: argparse.Namespace) -> dict[str, object]:
-    """Time one arm on all pictures: the fastest of `RUNS` runs each, in milliseconds, and its number of boxes."""
+    """Time one arm on all pictures: the fastest run of each, in milliseconds, and its number of boxes."""
     import cv2
 
     pictures = [cv2.imread(path) for path in arguments.pictures]
     arm = arguments.arm.removeprefix("detector:")
     call = (edgekd_call if arm.startswith("edgekd") else ultralytics_call)(arguments, arm)
     times_ms, n_boxes = [], []
-    call(pictures[0])
     for picture in pictures:
-        runs = []
-        for _ in range(RUNS):
+        call(picture)
+        runs: list[float] = []
+        while len(runs) < MIN_RUNS or sum(runs) < MIN_SECONDS * 1e3:
             start = time.perf_counter()
             n = call(picture)
             runs.append((time.perf_counter() - start) * 1e3)

@@ -75,11 +75,13 @@ def accuracy(
         recipe = recipes_for(name)[stage]  # type: ignore[arg-type]
         calibrated = StageCalibration(stage, models / model_set.stages[stage].file, recipe, pictures, images)
         backend = BACKENDS[name]
-        with trial_chain(models, model_set, {}, BuildOptions(backend, "fp32")) as reference:
+        with trial_chain(models, model_set, {}, BuildOptions(backend, "fp32", square=True)) as reference:
             gauge = Gauge(reference, Sample.of_labels(labels), METRICS[stage])
             for method in recipe.methods:
                 graph = calibrated.candidate(method)
-                with trial_chain(models, model_set, {stage: graph}, BuildOptions(backend, "int8")) as candidate:
+                with trial_chain(
+                    models, model_set, {stage: graph}, BuildOptions(backend, "int8", square=True)
+                ) as candidate:
                     measured = gauge.measure(candidate)
                 row = {
                     "stage": stage,
@@ -109,7 +111,7 @@ def speed(
         engines: dict[tuple[StageName, Precision], Any] = {}
         for precision, source in (("fp32", models), ("bf16", models), ("int8", calibrated)):
             folder = Path(scratch) / precision
-            manifest = build_bundle(source, folder, BuildOptions("openvino", precision))  # type: ignore[arg-type]
+            manifest = build_bundle(source, folder, BuildOptions("openvino", precision, square=True))  # type: ignore[arg-type]
             for stage in ("detector", "encoder"):
                 engines[stage, precision] = open_engine("openvino", manifest.stages[stage], folder, threads)  # type: ignore[index]
         pipeline = read_model_set(models).pipeline

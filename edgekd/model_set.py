@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -103,6 +104,14 @@ class OnnxStage(_Record):
     half_storage_difference: float | None = None
     source: Source
     calibration: dict[str, str] | None = None
+
+    def with_shapes(self, shapes: Mapping[str, tuple[int | str, ...]]) -> OnnxStage:
+        """This stage with the shapes of its inputs and outputs, by name, as another graph has them."""
+        sides = {
+            side: tuple(spec.model_copy(update={"shape": shapes[spec.name]}) for spec in getattr(self, side))
+            for side in ("inputs", "outputs")
+        }
+        return self.model_copy(update=sides)
 
 
 class ModelSet(_Record):

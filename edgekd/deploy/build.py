@@ -52,7 +52,7 @@ class BuildOptions:
         compute_capability: such as "8.9", of the GPU to build for; None for the GPU at hand.
         detector_px, encoder_px: (height, width) of the inputs; None keeps what the models were exported for.
         square: feed the full size always; else a CPU network with open sizes also takes smaller ones, see
-            `smaller_sizes`. A TensorRT plan and a quantized graph hold one size.
+            `smaller_sizes`. A TensorRT plan and a calibrated graph hold one size.
         max_boxes: most boxes a picture.
         box_buckets: numbers of boxes the decoder is called with; empty leaves the number open.
         workspace_bytes, optimization_level, timing_cache: TensorRT's; see `PlanOptions`.

@@ -6,6 +6,7 @@ With labels the score is the metric itself (box AP, mean mask IoU); without, clo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -33,7 +34,8 @@ def method_score(
         sample: pictures, with labels where there are some; masks are needed for the encoder's `miou`.
     """
     model_set = read_model_set(models)
-    options = BuildOptions(backend=_BACKENDS[target], precision="fp32")
+    # Ranges hold for one size, so both sides are fed the full one.
+    options = BuildOptions(backend=_BACKENDS[target], precision="fp32", square=True)
 
     def score(stage: StageName, candidates: Mapping[Method, onnx.ModelProto]) -> Mapping[Method, float]:
         labelled = sample.labels is not None and (stage == "detector" or sample.labels.has_masks)
@@ -42,9 +44,7 @@ def method_score(
         with trial_chain(models, model_set, {}, options) as reference:
             gauge = Gauge(reference, sample, (metric,))
             for method, graph in candidates.items():
-                with trial_chain(
-                    models, model_set, {stage: graph}, BuildOptions(backend=options.backend, precision="int8")
-                ) as chain:
+                with trial_chain(models, model_set, {stage: graph}, replace(options, precision="int8")) as chain:
                     measured = gauge.measure(chain)[metric]
                 scores[method] = -measured if metric in DROPS else measured
         return scores

@@ -6,6 +6,7 @@ The three graphs keep their sizes open (batch, height and width of the detector 
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ from edgekd.model_set import (
     TensorSpec,
     sha256_of,
 )
+from edgekd.models.spectral_adapter import fold_adapters
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD, PromptDecoder, TinySam
 from edgekd.models.yolo11n import DetectorGraph, facts_of
 
@@ -111,7 +113,9 @@ def source_of(stage: StageName, sources: Mapping[str, Source]) -> Source:
 
 
 def graphs_of(detector: nn.Module, segmenter: TinySam, options: ExportOptions) -> dict[StageName, Graph]:
-    """Wrap the two networks as the three graphs of a model set, with example inputs."""
+    """Wrap the two networks as the three graphs of a model set, with example inputs; spectral adapters are folded."""
+    encoder = copy.deepcopy(segmenter.image_encoder).eval()
+    fold_adapters(encoder)
     height, width = options.encoder_px
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand(2, 3, *options.detector_px, generator=generator)
@@ -132,7 +136,7 @@ def graphs_of(detector: nn.Module, segmenter: TinySam, options: ExportOptions) -
             {"images": "NCHW RGB 0..1", "box_logits": "N 4*reg_max A", "class_logits": "N n_classes A"},
         ),
         "encoder": Graph(
-            segmenter.image_encoder.eval(),
+            encoder,
             (normal,),
             ("image",),
             ("image_embeddings",),

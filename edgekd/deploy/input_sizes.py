@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgekd.model_set import ImageInput, ModelSet, Pipeline, StageName, TensorSpec
+from edgekd.model_set import ImageInput, ModelSet, OnnxStage, Pipeline, StageName, TensorSpec
 
 ASPECTS = (9 / 16, 2 / 3, 3 / 4, 4 / 5)
 """Short side by long side of the pictures that most cameras give."""
@@ -39,14 +39,18 @@ def sized(model_set: ModelSet, detector_px: Size | None, encoder_px: Size | None
     """Return the pipeline with the input sizes of a bundle.
 
     Args:
-        model_set: what is built; a quantized graph holds the one size of its calibration.
+        model_set: what is built; a graph whose sides are fixed, such as a calibrated one, has that one size.
         detector_px, encoder_px: full (height, width); None keeps what the models were exported for.
         one_size: leave no smaller sizes.
     """
     pipeline, stages = model_set.pipeline, model_set.stages
-    detector = _with_size(pipeline.detector_input, detector_px, one_size or stages["detector"].quantized)
-    encoder = _with_size(pipeline.encoder_input, encoder_px, one_size or stages["encoder"].quantized)
+    detector = _with_size(pipeline.detector_input, detector_px, one_size or _is_fixed(stages["detector"]))
+    encoder = _with_size(pipeline.encoder_input, encoder_px, one_size or _is_fixed(stages["encoder"]))
     return pipeline.model_copy(update={"detector_input": detector, "encoder_input": encoder})
+
+
+def _is_fixed(stage: OnnxStage) -> bool:
+    return any(isinstance(size, int) for size in stage.inputs[0].shape[2:])
 
 
 def _with_size(spec: ImageInput, size: Size | None, one_size: bool) -> ImageInput:

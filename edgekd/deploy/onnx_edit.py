@@ -77,6 +77,14 @@ def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int | str, ...
     return simplified
 
 
+def shapes_of_values(model: onnx.ModelProto) -> dict[str, tuple[int | str, ...]]:
+    """Return the shape of every input and output of a graph: numbers, and names of open axes."""
+    return {
+        value.name: tuple(axis.dim_value or axis.dim_param for axis in value.type.tensor_type.shape.dim)
+        for value in [*model.graph.input, *model.graph.output]
+    }
+
+
 @contextmanager
 def _native_output_dropped() -> Iterator[None]:
     """Drop what C++ code prints: onnxsim names every node that depends on an open axis, a page for the decoder."""

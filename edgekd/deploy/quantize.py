@@ -17,7 +17,7 @@ import onnx
 from edgekd.bundle import atomic_folder
 from edgekd.deploy import calibration_set
 from edgekd.deploy.calibration_set import INPUT_NAMES, CalibrationSet
-from edgekd.deploy.onnx_edit import fix_shapes
+from edgekd.deploy.onnx_edit import fix_shapes, shapes_of_values
 from edgekd.deploy.overflow import find_overflows, fp32_pins
 from edgekd.deploy.qdq import Placement, calibration_facts, insert_pairs, place_pairs, write_facts
 from edgekd.deploy.ranges import collect_histograms, ranges_by
@@ -191,16 +191,8 @@ def _best(
 
 def _write(path: Path, graph: onnx.ModelProto, stage: OnnxStage) -> OnnxStage:
     onnx.save(graph, path)
-    shapes = {
-        value.name: tuple(axis.dim_value or axis.dim_param for axis in value.type.tensor_type.shape.dim)
-        for value in [*graph.graph.input, *graph.graph.output]
-    }
-    specs = {
-        side: tuple(spec.model_copy(update={"shape": shapes[spec.name]}) for spec in getattr(stage, side))
-        for side in ("inputs", "outputs")
-    }
-    update = {"sha256": sha256_of(path), "quantized": True, "calibration": calibration_facts(graph), **specs}
-    return stage.model_copy(update=update)
+    update = {"sha256": sha256_of(path), "quantized": True, "calibration": calibration_facts(graph)}
+    return stage.with_shapes(shapes_of_values(graph)).model_copy(update=update)
 
 
 def _scope(node: onnx.NodeProto) -> str:

@@ -17,6 +17,7 @@ import onnx
 
 from edgekd.bundle import BackendName
 from edgekd.deploy.build import BuildOptions, build_bundle
+from edgekd.deploy.onnx_edit import shapes_of_values
 from edgekd.deploy.qdq import calibration_facts, keep_quantized, quantized_layers
 from edgekd.model_set import FILE_NAME, ModelSet, StageName, sha256_of
 from edgekd.runtime.chain import Chain
@@ -40,7 +41,8 @@ def write_variant(
         onnx.save(graphs[name], path)
         int8 = bool(quantized_layers(graphs[name]))
         facts = calibration_facts(graphs[name]) if int8 else None
-        stages[name] = stage.model_copy(update={"sha256": sha256_of(path), "quantized": int8, "calibration": facts})
+        update = {"sha256": sha256_of(path), "quantized": int8, "calibration": facts}
+        stages[name] = stage.with_shapes(shapes_of_values(graphs[name])).model_copy(update=update)
     variant = model_set.model_copy(update={"stages": stages})
     (folder / FILE_NAME).write_text(variant.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return variant

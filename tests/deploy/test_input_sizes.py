@@ -30,9 +30,9 @@ def test_open_sides_are_those_with_more_than_one_size(models: ModelSet) -> None:
     assert shapes.built["decoder"]["image_embeddings"] == (1, 256, 32, 64)
 
 
-def test_a_quantized_graph_and_a_plan_have_one_size(models: ModelSet) -> None:
+def test_a_graph_of_fixed_sides_and_a_plan_have_one_size(models: ModelSet) -> None:
     assert not sized(models, None, None, one_size=True).encoder_input.smaller_sizes_px
-    encoder = models.stages["encoder"].model_copy(update={"quantized": True})
-    quantized = models.model_copy(update={"stages": {**models.stages, "encoder": encoder}})
-    pipeline = sized(quantized, None, None, one_size=False)
+    encoder = models.stages["encoder"].with_shapes({"image": (1, 3, 1024, 1024), "image_embeddings": (1, 256, 64, 64)})
+    fixed = models.model_copy(update={"stages": {**models.stages, "encoder": encoder}})
+    pipeline = sized(fixed, None, None, one_size=False)
     assert not pipeline.encoder_input.smaller_sizes_px and pipeline.detector_input.smaller_sizes_px
