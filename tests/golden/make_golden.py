@@ -39,6 +39,11 @@ SAM = ImageInput(
     std=(58.395, 57.12, 57.375),
     pad=(123.675, 116.28, 103.53),
 )
+SMALLER_SIZES_PX = ((10, 16), (12, 16), (16, 10), (16, 12))
+RECTANGULAR = (
+    LETTERBOX.model_copy(update={"height_px": 16, "smaller_sizes_px": SMALLER_SIZES_PX}),
+    SAM.model_copy(update={"smaller_sizes_px": SMALLER_SIZES_PX}),
+)
 
 
 def rounded(array: np.ndarray, digits: int = 6) -> list[float]:
@@ -73,10 +78,29 @@ def preprocess_cases(rng: np.random.Generator) -> list[Json]:
         "tall": (41, 13),
         "wide": (9, 50),
     }
+    return sized_cases(rng, sizes, (LETTERBOX, SAM))
+
+
+def rectangular_cases(rng: np.random.Generator) -> list[Json]:
+    sizes = {
+        "fits the flattest": (20, 32),
+        "flatter than all": (7, 50),
+        "takes the next": (30, 41),
+        "too high for all": (33, 35),
+        "tall": (41, 30),
+        "narrow": (31, 6),
+        "larger, flat": (5, 9),
+    }
+    return sized_cases(rng, sizes, RECTANGULAR)
+
+
+def sized_cases(
+    rng: np.random.Generator, sizes: dict[str, tuple[int, int]], specs: tuple[ImageInput, ImageInput]
+) -> list[Json]:
     cases = []
     for name, (height, width) in sizes.items():
         picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        for spec in (LETTERBOX, SAM):
+        for spec in specs:
             blob, placement = preprocess(picture, spec)
             cases.append(
                 {
@@ -86,6 +110,7 @@ def preprocess_cases(rng: np.random.Generator) -> list[Json]:
                     "spec": spec.model_dump(),
                     "scale": [placement.scale_x, placement.scale_y],
                     "offset_px": [placement.left_px, placement.top_px],
+                    "input_px": list(placement.input_px),
                     "blob": rounded(blob),
                 }
             )
@@ -234,6 +259,7 @@ def main() -> None:
         "masks": mask_cases(rng),
         "cleanup": cleanup_cases(rng),
     }
+    vectors["preprocess"] += rectangular_cases(rng)
     for name, cases in vectors.items():
         lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
         (FOLDER / f"{name}.json").write_text(f"[\n{lines}\n]\n")

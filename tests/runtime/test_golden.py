@@ -44,6 +44,7 @@ def test_preprocess(case: Json) -> None:
     blob, placement = preprocess(picture, spec)
     assert [placement.scale_x, placement.scale_y] == case["scale"]
     assert [placement.left_px, placement.top_px] == case["offset_px"]
+    assert list(placement.input_px) == case["input_px"] == list(blob.shape[2:])
     # An OpenCV for another processor may round a resized byte the other way: one level, not more.
     level = 0 if placement.resized_px == tuple(case["picture_px"]) else 1 / min(spec.std)
     np.testing.assert_allclose(blob.ravel(), case["blob"], atol=level + 1e-5)

@@ -28,8 +28,8 @@ private:
     Clock::time_point start_;
 };
 
-edgekd_tensor image_tensor(const char* name, const ImageInput& spec, std::vector<float>& blob) {
-    return {name, 4, {1, 3, spec.height_px, spec.width_px}, blob.data()};
+edgekd_tensor image_tensor(const char* name, const Placement& placement, std::vector<float>& blob) {
+    return {name, 4, {1, 3, placement.input.height_px, placement.input.width_px}, blob.data()};
 }
 
 edgekd_tensor output(const char* name) {
@@ -118,39 +118,38 @@ void Chain::run(const Picture& picture, const RunOptions& options) {
 }
 
 void Chain::detect(const Picture& picture, const DetectOptions& options) {
-    const ImageInput& spec = manifest_->detector_input;
     const DetectorHead& head = manifest_->head;
     Placement placement;
     {
         const Lap lap(times_ms_.detector_preprocess);
-        placement = preprocess(picture, spec, resize_scratch_, blob_);
+        placement = preprocess(picture, manifest_->detector_input, resize_scratch_, blob_);
     }
     std::vector<edgekd_tensor> outputs = {output("box_logits"), output("class_logits")};
     {
         const Lap lap(times_ms_.detector);
-        detector_.infer({image_tensor("images", spec, blob_)}, outputs);
+        detector_.infer({image_tensor("images", placement, blob_)}, outputs);
     }
     const Lap lap(times_ms_.detector_postprocess);
-    const size_t n_anchors = count_anchors(head, spec.width_px, spec.height_px);
+    const Size& input = placement.input;
+    const size_t n_anchors = count_anchors(head, input.width_px, input.height_px);
     check_shape(outputs[0], {1, 4 * head.reg_max, int64_t(n_anchors)});
     check_shape(outputs[1], {1, -1, int64_t(n_anchors)});
     const HeadMaps maps = {outputs[0].data, outputs[1].data, size_t(outputs[1].dims[1]), n_anchors};
-    found_ = suppress(decode(maps, head, spec.width_px, spec.height_px, options), options, head.end2end);
+    found_ = suppress(decode(maps, head, input.width_px, input.height_px, options), options, head.end2end);
     if (found_.size() > size_t(manifest_->max_boxes)) found_.resize(size_t(manifest_->max_boxes));
     for (Detection& one : found_) one.box = placement.to_picture(one.box);
 }
 
 void Chain::segment(const Picture& picture, const MaskOptions& options) {
-    const ImageInput& spec = manifest_->encoder_input;
     Placement placement;
     {
         const Lap lap(times_ms_.encoder_preprocess);
-        placement = preprocess(picture, spec, resize_scratch_, blob_);
+        placement = preprocess(picture, manifest_->encoder_input, resize_scratch_, blob_);
     }
     std::vector<edgekd_tensor> embeddings = {output("image_embeddings")};
     {
         const Lap lap(times_ms_.encoder);
-        encoder_.infer({image_tensor("image", spec, blob_)}, embeddings);
+        encoder_.infer({image_tensor("image", placement, blob_)}, embeddings);
     }
     check_shape(embeddings[0], {1, -1, -1, -1});
     const std::vector<int>& buckets = manifest_->box_buckets;

@@ -21,6 +21,7 @@ constexpr int kFormatVersion = 1;
 constexpr uint64_t kMaxManifestBytes = 4u << 20;
 constexpr size_t kMaxClasses = 65536;
 constexpr size_t kMaxStrides = 8;
+constexpr size_t kMaxSizes = 64;
 
 // A value of the manifest and where it stands, so that every complaint names the place.
 class Node {
@@ -96,10 +97,21 @@ std::array<double, 3> three_numbers(const Node& node) {
     return {node.at(size_t{0}).number(), node.at(1).number(), node.at(2).number()};
 }
 
+std::vector<Size> smaller_sizes(const Node& node, const Size& full) {
+    std::vector<Size> sizes;
+    for (size_t i = 0, n = node.length(0, kMaxSizes); i < n; i++) {
+        const Node pair = node.at(i);
+        pair.length(2, 2);
+        sizes.push_back({int(pair.at(size_t{0}).integer(1, full.height_px)), int(pair.at(1).integer(1, full.width_px))});
+    }
+    return sizes;
+}
+
 ImageInput image_input(const Node& node) {
     ImageInput input;
-    input.height_px = int(node.at("height_px").integer(1, 8192));
-    input.width_px = int(node.at("width_px").integer(1, 8192));
+    input.full.height_px = int(node.at("height_px").integer(1, 8192));
+    input.full.width_px = int(node.at("width_px").integer(1, 8192));
+    if (node.has("smaller_sizes_px")) input.smaller = smaller_sizes(node.at("smaller_sizes_px"), input.full);
     input.centre = node.at("place").choice({"centre", "top_left"}) == "centre";
     input.area = node.at("interpolation").choice({"linear", "area"}) == "area";
     input.mean = three_numbers(node.at("mean"));

@@ -8,10 +8,15 @@
 
 namespace edgekd {
 
-// How a picture becomes a network's input: see ImageInput in edgekd/model_set.py.
-struct ImageInput {
+struct Size {
     int height_px = 0;
     int width_px = 0;
+};
+
+// How a picture becomes a network's input: see ImageInput in edgekd/model_set.py.
+struct ImageInput {
+    Size full;                  // gives the scale
+    std::vector<Size> smaller;  // within the full size; the smallest that holds the resized picture is the input
     bool centre = false;  // placed in the centre, otherwise top left
     bool area = false;    // averages areas when it shrinks, otherwise linear
     std::array<double, 3> mean{}, std{}, pad{};

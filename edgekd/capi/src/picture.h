@@ -1,9 +1,8 @@
-// The caller's pixels, checked, and a resized copy of them: uint8 rows of 1, 3 or 4 interleaved channels.
+// The caller's pixels, checked: uint8 rows of 1, 3 or 4 interleaved channels.
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <vector>
 
 #include "edgekd.h"
 
@@ -23,18 +22,5 @@ struct Picture {
 
 // Check an image view; fails with EDGEKD_ERROR_ARGUMENT.
 Picture picture_from(const edgekd_image& image);
-
-// Working memory of a resize, kept so that steady runs allocate nothing.
-struct ResizeScratch {
-    std::vector<int> fixed_rows;
-    std::vector<float> float_rows;
-    std::vector<uint8_t> pixels;
-};
-
-// Bilinear resize in OpenCV's 11-bit fixed point (INTER_LINEAR). The result lives in `scratch.pixels`.
-Picture resize_linear(const Picture& picture, int width_px, int height_px, ResizeScratch& scratch);
-
-// Average the source area of each pixel (INTER_AREA); both sides must shrink or stay.
-Picture resize_area(const Picture& picture, int width_px, int height_px, ResizeScratch& scratch);
 
 }  // namespace edgekd

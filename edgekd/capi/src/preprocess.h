@@ -5,6 +5,7 @@
 
 #include "manifest.h"
 #include "picture.h"
+#include "resize.h"
 
 namespace edgekd {
 
@@ -19,6 +20,7 @@ struct Placement {
     int left_px = 0, top_px = 0;
     int picture_width_px = 0, picture_height_px = 0;
     int resized_width_px = 0, resized_height_px = 0;
+    Size input;  // the padding included
 
     Box to_input(const Box& box) const;
     // Back to the picture, clipped to it.
@@ -27,7 +29,7 @@ struct Placement {
 
 Placement place(int width_px, int height_px, const ImageInput& spec);
 
-// Fill `blob` (resized as needed) and return where the picture lies in it.
+// Fill the front of `blob`, which grows as needed and never shrinks, and return where the picture lies in it.
 Placement preprocess(const Picture& picture, const ImageInput& spec, ResizeScratch& scratch, std::vector<float>& blob);
 
 }  // namespace edgekd

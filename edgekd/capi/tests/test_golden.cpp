@@ -28,7 +28,8 @@ void expect_near(const Json& test, const char* what, double value, double expect
 
 ImageInput spec_from(const Json& json) {
     ImageInput spec;
-    spec.height_px = json["height_px"], spec.width_px = json["width_px"];
+    spec.full = {json["height_px"], json["width_px"]};
+    for (const Json& size : json["smaller_sizes_px"]) spec.smaller.push_back({size[0], size[1]});
     spec.centre = json["place"] == "centre", spec.area = json["interpolation"] == "area";
     spec.mean = json["mean"], spec.std = json["std"], spec.pad = json["pad"];
     return spec;
@@ -63,6 +64,8 @@ void test_preprocess(const Json& test) {
     expect_near(test, "scale_y", placement.scale_y, test["scale"][1], 1e-12);
     expect_near(test, "left_px", placement.left_px, test["offset_px"][0], 0);
     expect_near(test, "top_px", placement.top_px, test["offset_px"][1], 0);
+    expect_near(test, "input height", placement.input.height_px, test["input_px"][0], 0);
+    expect_near(test, "input width", placement.input.width_px, test["input_px"][1], 0);
     const std::vector<float> expected = test["blob"];
     if (blob.size() != expected.size()) differ(test, "the blob has another size");
     for (size_t i = 0; i < blob.size(); i++) expect_near(test, "a value", blob[i], expected[i], 1e-5);

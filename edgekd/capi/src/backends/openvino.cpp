@@ -1,10 +1,14 @@
 // OpenVINO on a CPU, through its C interface: an .xml (with its .bin) or .onnx file goes in.
 #include <openvino/c/openvino.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <vector>
 
 #include "backend.h"
 #include "error.h"
@@ -18,6 +22,9 @@ struct Deleter {
     void operator()(T* pointer) const { Free(pointer); }
 };
 using Core = std::unique_ptr<ov_core_t, Deleter<ov_core_t, ov_core_free>>;
+using Model = std::unique_ptr<ov_model_t, Deleter<ov_model_t, ov_model_free>>;
+using Compiled = std::unique_ptr<ov_compiled_model_t, Deleter<ov_compiled_model_t, ov_compiled_model_free>>;
+using Port = std::unique_ptr<ov_output_const_port_t, Deleter<ov_output_const_port_t, ov_output_const_port_free>>;
 using Request = std::unique_ptr<ov_infer_request_t, Deleter<ov_infer_request_t, ov_infer_request_free>>;
 using Tensor = std::unique_ptr<ov_tensor_t, Deleter<ov_tensor_t, ov_tensor_free>>;
 
@@ -27,6 +34,14 @@ struct Shape {
     Shape(const Shape&) = delete;
     Shape& operator=(const Shape&) = delete;
     ~Shape() { ov_shape_free(&value); }
+};
+
+struct PartialShape {
+    ov_partial_shape_t value{};
+    PartialShape() = default;
+    PartialShape(const PartialShape&) = delete;
+    PartialShape& operator=(const PartialShape&) = delete;
+    ~PartialShape() { ov_partial_shape_free(&value); }
 };
 
 // OpenVINO's own words of its last failure, its last line, which holds the reason.
@@ -40,26 +55,6 @@ std::string reason(ov_status_e status) {
 void check(ov_status_e status, const char* what) {
     if (status != OK) fail(EDGEKD_ERROR_BACKEND, std::string("OpenVINO cannot ") + what + " (" + reason(status) + ")");
 }
-
-// The compiled model, shared by an engine and its clones.
-struct Model {
-    ov_compiled_model_t* compiled = nullptr;
-    Model() = default;
-    Model(const Model&) = delete;
-    Model& operator=(const Model&) = delete;
-    ~Model() { ov_compiled_model_free(compiled); }
-};
-
-struct OpenVinoEngine {
-    std::shared_ptr<Model> model;
-    Request request;
-
-    explicit OpenVinoEngine(std::shared_ptr<Model> shared) : model(std::move(shared)) {
-        ov_infer_request_t* made = nullptr;
-        check(ov_compiled_model_create_infer_request(model->compiled, &made), "make a request");
-        request.reset(made);
-    }
-};
 
 // INT8 graphs carry their own Q/DQ; what stays float in them runs in fp32 so that a gate measures quantization alone.
 const char* precision_hint(const std::string& precision) {
@@ -81,25 +76,162 @@ void check_precision(const ov_core_t* core, const edgekd_engine_options& options
     }
 }
 
-std::shared_ptr<Model> compile(const edgekd_engine_options& options) {
+Core started() {
     ov_core_t* made = nullptr;
     const ov_status_e status = ov_core_create(&made);
-    const Core core(made);
+    Core core(made);
     if (status != OK) fail(EDGEKD_ERROR_BACKEND_UNAVAILABLE, "OpenVINO does not start (" + reason(status) + ")");
-    check_precision(core.get(), options);
-    const char* precision = precision_hint(options.precision);
-    const std::string n_threads = std::to_string(options.n_threads);
-    const size_t n_properties = options.n_threads > 0 ? 8 : 6;  // keys and values; the last pair only with a number
-    auto model = std::make_shared<Model>();
-    const ov_status_e compiled = ov_core_compile_model_from_file(
-        core.get(), options.path, "CPU", n_properties, &model->compiled, "INFERENCE_PRECISION_HINT", precision,
-        "PERFORMANCE_HINT", "LATENCY", "NUM_STREAMS", "1", "INFERENCE_NUM_THREADS", n_threads.c_str());
-    if (compiled != OK) {
-        fail(EDGEKD_ERROR_BUNDLE, std::string("OpenVINO cannot load ") + options.path + " (" + reason(compiled) +
-                                      "); build the bundle again");
-    }
-    return model;
+    return core;
 }
+
+// What an input's port says of it; axis 0 counts pictures or boxes and may stay open.
+struct Input {
+    std::string name;
+    ov_dimension_t count{};
+    bool has_open_sizes = false;
+};
+
+Input input_of(const ov_model_t* model, size_t index) {
+    ov_output_const_port_t* found = nullptr;
+    check(ov_model_const_input_by_index(model, index, &found), "find an input");
+    const Port port(found);
+    Input input;
+    char* name = nullptr;
+    check(ov_port_get_any_name(port.get(), &name), "name an input");
+    input.name = name;
+    ov_free(name);
+    PartialShape shape;
+    check(ov_port_get_partial_shape(port.get(), &shape.value), "tell an input's shape");
+    const int64_t rank = shape.value.rank.max;
+    if (ov_rank_is_dynamic(shape.value.rank) || rank < 1 || rank > EDGEKD_TENSOR_MAX_DIMS) {
+        fail(EDGEKD_ERROR_BUNDLE, "the network's input " + input.name +
+                                      " has not 1 to 4 dimensions; build the bundle again");
+    }
+    input.count = shape.value.dims[0];
+    for (int64_t axis = 1; axis < rank; axis++) {
+        input.has_open_sizes = input.has_open_sizes || ov_dimension_is_dynamic(shape.value.dims[axis]);
+    }
+    return input;
+}
+
+// The shapes of the inputs behind axis 0, in the network's order.
+using Sizes = std::vector<std::vector<int64_t>>;
+
+// A model as read, and what was compiled of it: one compiled model for each size that came, shared by an engine and
+// its clones. A network whose sizes are fixed is compiled at once, with empty `Sizes`.
+class Network {
+public:
+    explicit Network(const edgekd_engine_options& options)
+        : path_(options.path),
+          precision_(precision_hint(options.precision)),
+          n_threads_(options.n_threads),
+          core_(started()) {
+        check_precision(core_.get(), options);
+        ov_model_t* made = nullptr;
+        check_load(ov_core_read_model(core_.get(), options.path, nullptr, &made));
+        model_.reset(made);
+        size_t n_inputs = 0;
+        check(ov_model_inputs_size(made, &n_inputs), "count the inputs");
+        for (size_t i = 0; i < n_inputs; i++) {
+            inputs_.push_back(input_of(made, i));
+            has_open_sizes_ = has_open_sizes_ || inputs_.back().has_open_sizes;
+        }
+        if (has_open_sizes_) return;
+        compiled({});
+        model_.reset();  // never needed again
+    }
+
+    bool has_open_sizes() const { return has_open_sizes_; }
+
+    // What `compiled` wants to know of these inputs.
+    Sizes sizes_of(const edgekd_tensor* tensors, size_t n_tensors) const {
+        Sizes sizes;
+        if (!has_open_sizes_) return sizes;
+        for (const Input& input : inputs_) {
+            const edgekd_tensor* tensor = std::find_if(
+                tensors, tensors + n_tensors, [&](const edgekd_tensor& one) { return input.name == one.name; });
+            if (tensor == tensors + n_tensors) {
+                fail(EDGEKD_ERROR_BUNDLE, path_ + " has the unknown input " + input.name + "; build the bundle again");
+            }
+            sizes.emplace_back(tensor->dims + 1, tensor->dims + tensor->n_dims);
+        }
+        return sizes;
+    }
+
+    // The first call for a size takes as long as a compilation; the others return at once.
+    ov_compiled_model_t* compiled(const Sizes& sizes) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const auto found = compiled_.find(sizes);
+        if (found != compiled_.end()) return found->second.get();
+        if (!sizes.empty()) reshape(sizes);
+        return compiled_.emplace(sizes, compile()).first->second.get();
+    }
+
+private:
+    void check_load(ov_status_e status) const {
+        if (status == OK) return;
+        fail(EDGEKD_ERROR_BUNDLE,
+             "OpenVINO cannot load " + path_ + " (" + reason(status) + "); build the bundle again");
+    }
+
+    void reshape(const Sizes& sizes) {
+        std::vector<const char*> names;
+        std::vector<std::vector<ov_dimension_t>> dims;
+        std::vector<ov_partial_shape_t> shapes;  // views of `dims`
+        for (size_t i = 0; i < inputs_.size(); i++) {
+            names.push_back(inputs_[i].name.c_str());
+            dims.push_back({inputs_[i].count});
+            for (int64_t size : sizes[i]) dims.back().push_back({size, size});
+            const int64_t rank = int64_t(dims.back().size());
+            shapes.push_back({{rank, rank}, dims.back().data()});
+        }
+        check_load(ov_model_reshape(model_.get(), names.data(), shapes.data(), names.size()));
+    }
+
+    Compiled compile() const {
+        const std::string n_threads = std::to_string(n_threads_);
+        const size_t n_properties = n_threads_ > 0 ? 8 : 6;  // keys and values; the last pair only with a number
+        ov_compiled_model_t* made = nullptr;
+        check_load(ov_core_compile_model(core_.get(), model_.get(), "CPU", n_properties, &made,
+                                         "INFERENCE_PRECISION_HINT", precision_.c_str(), "PERFORMANCE_HINT", "LATENCY",
+                                         "NUM_STREAMS", "1", "INFERENCE_NUM_THREADS", n_threads.c_str()));
+        return Compiled(made);
+    }
+
+    std::string path_, precision_;
+    uint32_t n_threads_;
+    Core core_;
+    Model model_;
+    std::vector<Input> inputs_;
+    bool has_open_sizes_ = false;
+    std::mutex mutex_;  // guards what follows, and the shape of model_
+    std::map<Sizes, Compiled> compiled_;
+};
+
+// A network, and an infer request for each of the sizes that this engine met.
+class OpenVinoEngine {
+public:
+    explicit OpenVinoEngine(std::shared_ptr<Network> network) : network_(std::move(network)) {
+        if (!network_->has_open_sizes()) request(nullptr, 0);
+    }
+
+    const std::shared_ptr<Network>& network() const { return network_; }
+
+    ov_infer_request_t* request(const edgekd_tensor* inputs, size_t n_inputs) {
+        const Sizes sizes = network_->sizes_of(inputs, n_inputs);
+        Request& request = requests_[sizes];
+        if (request == nullptr) {
+            ov_infer_request_t* made = nullptr;
+            check(ov_compiled_model_create_infer_request(network_->compiled(sizes), &made), "make a request");
+            request.reset(made);
+        }
+        return request.get();
+    }
+
+private:
+    std::shared_ptr<Network> network_;
+    std::map<Sizes, Request> requests_;
+};
 
 // Let the request read the caller's memory in place.
 void set_input(ov_infer_request_t* request, const edgekd_tensor& input) {
@@ -137,17 +269,17 @@ int32_t answered(edgekd_backend_error* error, Body&& body) {
 }
 
 int32_t open_engine(const edgekd_engine_options* options, void** engine, edgekd_backend_error* error) {
-    return answered(error, [&] { *engine = new OpenVinoEngine(compile(*options)); });
+    return answered(error, [&] { *engine = new OpenVinoEngine(std::make_shared<Network>(*options)); });
 }
 
 int32_t clone_engine(void* engine, void** copy, edgekd_backend_error* error) {
-    return answered(error, [&] { *copy = new OpenVinoEngine(static_cast<OpenVinoEngine*>(engine)->model); });
+    return answered(error, [&] { *copy = new OpenVinoEngine(static_cast<OpenVinoEngine*>(engine)->network()); });
 }
 
 int32_t infer(void* engine, const edgekd_tensor* inputs, size_t n_inputs, edgekd_tensor* outputs, size_t n_outputs,
               edgekd_backend_error* error) {
     return answered(error, [&] {
-        ov_infer_request_t* request = static_cast<OpenVinoEngine*>(engine)->request.get();
+        ov_infer_request_t* request = static_cast<OpenVinoEngine*>(engine)->request(inputs, n_inputs);
         for (size_t i = 0; i < n_inputs; i++) set_input(request, inputs[i]);
         check(ov_infer_request_infer(request), "run the network");
         for (size_t i = 0; i < n_outputs; i++) get_output(request, outputs[i]);
