@@ -92,11 +92,14 @@ def mask_iou(one: ChainResult, other: ChainResult, index: int) -> float:
 def measure(
     sides: dict[str, Chain | CChain], pictures: list[UInt8Array], runs: int
 ) -> dict[str, list[dict[str, float]]]:
-    """Return for each side one dictionary a picture: the fastest milliseconds of every stage."""
+    """Return for each side one dictionary a picture: the fastest milliseconds of every stage.
+
+    The sides take turns on each picture and in being first, so that a slow spell of the machine meets both.
+    """
     best: dict[str, list[dict[str, float]]] = {name: [{} for _ in pictures] for name in sides}
     for turn in range(runs):
         for index, picture in enumerate(pictures):
-            order = list(sides) if turn % 2 == 0 else list(sides)[::-1]
+            order = list(sides) if (turn + index) % 2 == 0 else list(sides)[::-1]
             for name in order:
                 times = dict(sides[name](picture).times_ms)
                 times["overhead"] = times["total"] - sum(times.get(stage, 0) for stage in NETWORKS)

@@ -50,6 +50,10 @@ def set_file_name(name: str) -> Callable[[Json], object]:
     return lambda m: m["stages"]["encoder"]["files"][0].update(name=name)
 
 
+def set_sizes(bundle: Path, sizes: object) -> None:
+    edit(bundle, lambda m: m["pipeline"]["encoder_input"].update(smaller_sizes_px=sizes))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], type[EdgekdError], str]] = {
     "no manifest": (lambda b: (b / "manifest.json").unlink(), BundleError, "is not a bundle"),
     "empty manifest": (lambda b: (b / "manifest.json").write_text(""), BundleError, "not JSON"),
@@ -63,6 +67,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[EdgekdError], str]] = {
     "absolute path": (lambda b: edit(b, set_file_name("/etc/passwd")), BundleError, "plain file name"),
     "dots": (lambda b: edit(b, set_file_name("..")), BundleError, "plain file name"),
     "reg_max": (lambda b: edit(b, lambda m: m["pipeline"]["head"].update(reg_max=65)), BundleError, "reg_max"),
+    "size beyond the full one": (lambda b: set_sizes(b, [[16, 32], [33, 16]]), BundleError, "smaller"),
+    "size of nothing": (lambda b: set_sizes(b, [[0, 32]]), BundleError, "smaller"),
+    "size of three": (lambda b: set_sizes(b, [[16, 32, 3]]), BundleError, "smaller"),
+    "sizes are text": (lambda b: set_sizes(b, "16x32"), BundleError, "smaller"),
     "max_boxes": (lambda b: edit(b, lambda m: m.update(max_boxes=0)), BundleError, "max_boxes"),
     "no pipeline": (lambda b: edit(b, lambda m: m.pop("pipeline")), BundleError, "pipeline"),
     "unknown backend": (lambda b: edit(b, lambda m: m.update(backend="abacus")), BundleError, "backend"),
@@ -101,6 +109,12 @@ def test_refused_by_both(name: str, library: Library, bundle: Path, backends: Pa
         open_in_python(bundle)
     assert type(in_c.value) is type(in_python.value)
     assert "\n" not in str(in_c.value)
+
+
+def test_more_sizes_than_are_kept(library: Library, bundle: Path, backends: Path) -> None:
+    set_sizes(bundle, [[16, 32]] * 65)
+    with pytest.raises(BundleError, match="smaller_sizes_px is not a list of 0 to 64 entries"):
+        CChain.open(library, bundle, backend_path=backends)
 
 
 def test_missing_backend_is_a_sentence(library: Library, bundle: Path, tmp_path: Path) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_models import write_small_models
 from toolchain import run
 
 import edgekd
+from edgekd.bundle import read_manifest
 from edgekd.capi.library import CChain, Library
+from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
+from edgekd.runtime.preprocess import place
 from edgekd.runtime.segment import MaskOptions
 from edgekd.types import ChainResult
 
@@ -23,10 +28,31 @@ N_PICTURES = 20
 OPTIONS = ChainOptions(DetectOptions(confidence=0.05, max_boxes=8), MaskOptions(min_region_px=50))
 
 
+# (height, width) of crops of the scene: 2:1, 3:2, nearly square, 3:4, narrow.
+CROPS_PX = ((480, 960), (640, 960), (620, 640), (640, 480), (630, 200))
+
+
 @pytest.fixture(scope="module")
-def chains(library: Library, built: Path, shipped_bundle: Path) -> Iterator[tuple[Chain, CChain]]:
+def module(built: Path) -> None:
     if not (built / "prefix" / "lib" / "libedgekd_openvino.so").is_file():
         pytest.skip("the OpenVINO module was not built: this Python's OpenVINO has no headers")
+
+
+@pytest.fixture(scope="module")
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_models(tmp_path_factory.mktemp("parity") / "models")
+
+
+@pytest.fixture(scope="module", params=["sizes", "square"])
+def small_bundle(request: pytest.FixtureRequest, module: None, small_models: Path) -> Path:
+    folder = small_models.parent / request.param
+    options = BuildOptions(precision="fp32", square=request.param == "square")
+    build_bundle(small_models, folder, options, lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chains(library: Library, module: None, shipped_bundle: Path) -> Iterator[tuple[Chain, CChain]]:
     with Chain.open(shipped_bundle, 2) as python, CChain.open(library, shipped_bundle, 2) as c:
         yield python, c
 
@@ -55,6 +81,34 @@ def test_rows_that_lie_apart(chains: tuple[Chain, CChain], scene: np.ndarray) ->
     python, c = chains
     part = scene[100:501, 37:640]
     assert_same(python(np.ascontiguousarray(part), OPTIONS), c(part, OPTIONS))
+
+
+def crops(scene: np.ndarray) -> list[np.ndarray]:
+    return [np.ascontiguousarray(scene[:height, :width]) for height, width in CROPS_PX]
+
+
+def test_every_input_size(library: Library, small_bundle: Path, scene: np.ndarray) -> None:
+    pipeline = read_manifest(small_bundle).pipeline
+    n_sizes = len({place(size, pipeline.detector_input).input_px for size in CROPS_PX})
+    assert n_sizes == (1 if small_bundle.name == "square" else 5)
+    with Chain.open(small_bundle, 2) as python, CChain.open(library, small_bundle, 2) as c:
+        results = [python(picture, OPTIONS) for picture in crops(scene)]
+        assert sum(map(len, results)) > 0
+        # The first round compiles, the second finds every size.
+        for picture, result in [*zip(crops(scene), results, strict=True)] * 2:
+            assert_same(result, c(picture, OPTIONS))
+
+
+def test_clones_meet_new_sizes_at_once(library: Library, small_bundle: Path, scene: np.ndarray) -> None:
+    with CChain.open(library, small_bundle, 1) as c, ThreadPoolExecutor(2) as pool:
+        copies = [c.clone(), c.clone()]
+        orders = crops(scene)[:3], crops(scene)[2::-1]
+        runs = [pool.submit(lambda i=i: [copies[i](picture, OPTIONS) for picture in orders[i]]) for i in range(2)]
+        first, second = (run.result() for run in runs)
+        for one, other in zip(first, second[::-1], strict=True):
+            assert_same(one, other)
+        for copy in copies:
+            copy.close()
 
 
 def test_given_boxes(chains: tuple[Chain, CChain], scene: np.ndarray) -> None:

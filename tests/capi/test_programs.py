@@ -34,8 +34,9 @@ def test_golden_vectors(built: Path) -> None:
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_sanitizers(sanitizer: str, tmp_path: Path) -> None:
     options = (*SMALL, f"-DEDGEKD_SANITIZER={sanitizer}", "-DCMAKE_C_FLAGS=-O1", "-DCMAKE_CXX_FLAGS=-O1")
-    tests = cmake(tmp_path, *options, targets=("test_abi", "edgekd_fake")) / "tests"
+    tests = cmake(tmp_path, *options, targets=("test_abi", "edgekd_fake", "test_golden")) / "tests"
     assert "10000 calls" in run(tests / "test_abi", tests / "bundle", tests / "backends", "10000")
+    assert "cleanup" in run(tests / "test_golden", GOLDEN)
 
 
 def test_fuzz_targets(tmp_path: Path) -> None:

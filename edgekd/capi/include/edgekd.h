@@ -67,6 +67,12 @@
  *   Pixels of the picture that was given, x to the right, y down, the first pixel's centre at (0.5, 0.5). Boxes are left,
  *   top, right, bottom. Times are milliseconds of wall time. Sizes are bytes where a name ends in _bytes.
  *
+ * The first picture of a shape
+ *   A bundle for wide and tall pictures has networks for several input sizes. Each is compiled when the first picture
+ *   that needs it comes, seconds on a small device, and then kept and shared with all clones. A program that must answer
+ *   in time runs one picture of every shape after it has opened the bundle. A bundle of one size
+ *   (`edgekd build-engine --square`) is compiled as it is opened.
+ *
  * Errors
  *   Functions return an edgekd_status. After a failure `edgekd_last_error()` gives one sentence: what came, what was
  *   expected, what cures it. A failed run leaves the chain usable and without a result.
@@ -201,7 +207,8 @@ EDGEKD_API int32_t edgekd_open_options_init(edgekd_open_options *options, size_t
 EDGEKD_API int32_t edgekd_run_options_init(edgekd_run_options *options, size_t struct_size);
 
 /*
- * Open a bundle: check its manifest, its target and the sha256 of its files, then load its three networks.
+ * Open a bundle: check its manifest, its target and the sha256 of its files, then load its three networks; those of
+ * several input sizes are compiled later, see above.
  * folder is UTF-8; options may be NULL. *chain is NULL after a failure.
  * Fails with ARGUMENT, BUNDLE, BUNDLE_MISMATCH, BACKEND_UNAVAILABLE or MEMORY.
  */
