@@ -69,8 +69,8 @@
  *
  * The first picture of a shape
  *   A bundle for wide and tall pictures has networks for several input sizes. Each is compiled when the first picture
- *   that needs it comes, seconds on a small device, and then kept and shared with all clones. A program that must answer
- *   in time runs one picture of every shape after it has opened the bundle. A bundle of one size
+ *   that needs it comes, which takes many times as long as a run, then kept and shared with all clones. A program that
+ *   must answer in time runs one picture of every shape after it has opened the bundle. A bundle of one size
  *   (`edgekd build-engine --square`) is compiled as it is opened.
  *
  * Errors
