@@ -13,15 +13,16 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from paired import paired
+
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
 
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+PEER = "ultralytics_distill_model"
 MEASURES = {"map": "metrics/mAP50-95(B)", "map50": "metrics/mAP50(B)"}
 ARMS = {
     "no_teacher": ("none", {}),
@@ -32,6 +33,7 @@ ARMS = {
     "ds2d2_implicit": ("ds2d2", {"lambda_explicit": 0.0}),
     "ds2d2_mse": ("ds2d2", {"lambda_full": 0.0, "is_cell_weighted": False, "weight_high": 3.0}),
     "feature_detector": ("feature", {}),
+    "logits": ("feature", {"lambda_feature": 0.0, "lambda_attention": 0.0, "lambda_logits": 1.0}),
 }
 
 
@@ -52,7 +54,7 @@ def main() -> None:
     options = parse_options()
     if not options.report_only:
         done = {(run["arm"], run["seed"]) for run in read_runs(options.runs)}
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             for arm in options.arms.split(","):
                 if (arm, seed) not in done:
                     append_run(options.runs, train(arm, seed, options))
@@ -68,10 +70,12 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--vit-side", type=int, help="longer side of the pictures that the ViT sees")
     parser.add_argument("--arms", default=",".join(ARMS), help="of " + ", ".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--share", type=float, default=0.1, help="share of the gradient for the teacher")
+    parser.add_argument("--final-share", type=float, help="that share in the last epoch; by default the same")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
     parser.add_argument("--runs", type=Path, default=Path("runs/bench_distill/runs.jsonl"))
@@ -92,7 +96,13 @@ def make_job(arm: str, seed: int, options: argparse.Namespace, folder: Path):  #
         warmup_epochs=1.0,
         close_mosaic=max(options.epochs // 4, 1),
     )
-    recipe = Recipe(schedule=schedule, target_share=options.share, vit_side_px=options.vit_side, **changes)
+    recipe = Recipe(
+        schedule=schedule,
+        target_share=options.share,
+        final_share=options.final_share,
+        vit_side_px=options.vit_side,
+        **changes,
+    )
     teacher = {"none": None, "ultralytics": None}.get(method, options.vit if arm == "feature_vit" else options.detector)
     return DistillJob(
         options.data,
@@ -157,13 +167,6 @@ def append_run(path: Path, run: Run) -> None:
         file.write(json.dumps(asdict(run)) + "\n")
 
 
-def paired(differences: list[float]) -> dict[str, float | list[float]]:
-    """Mean of paired differences and its 95 % Student interval."""
-    n, mean = len(differences), statistics.fmean(differences)
-    half = T_975[n - 1] * statistics.stdev(differences) / n**0.5 if n > 1 else float("nan")
-    return {"mean": round(mean, 5), "interval_95": [round(mean - half, 5), round(mean + half, 5)]}
-
-
 def write_report(options: argparse.Namespace) -> None:
     from edgekd.environment import describe_machine, device_slug
     from edgekd.model_set import sha256_of
@@ -179,12 +182,14 @@ def write_report(options: argparse.Namespace) -> None:
             values = [of[arm, s][name] for s in seeds]
             entry[name] = [round(v, 5) for v in values]
             if arm != "no_teacher" and len(seeds) > 1:
-                entry[f"{name}_minus_no_teacher"] = paired(
-                    [v - of["no_teacher", s][name] for v, s in zip(values, seeds, strict=True)]
-                )
+                entry[f"{name}_minus_no_teacher"] = paired(values, [of["no_teacher", s][name] for s in seeds])
+                peer = [of[PEER, s][name] for s in seeds if (PEER, s) in of]
+                if arm != PEER and len(peer) == len(seeds):
+                    entry[f"{name}_minus_ultralytics"] = paired(values, peer)
         arms[arm] = entry
     settings = {
-        k: getattr(options, k) for k in ("epochs", "imgsz", "batch", "share", "precision", "device", "vit_side")
+        k: getattr(options, k)
+        for k in ("epochs", "imgsz", "batch", "share", "final_share", "precision", "device", "vit_side")
     }
     teachers = {p.name: sha256_of(p) for p in (options.detector, options.vit)}
     result = {

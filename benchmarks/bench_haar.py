@@ -133,6 +133,7 @@ def main():
     parser.add_argument("--note", default="", help="what else ran on the machine")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     check(arguments.device)
     dtypes = (torch.float32,) if arguments.device == "cpu" else (torch.float32, torch.float16)
     rows = [

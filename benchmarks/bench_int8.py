@@ -14,16 +14,18 @@ from __future__ import annotations
 import datetime
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import onnx
 import typer
 
 from edgekd.bundle import BackendName, Precision
 from edgekd.deploy.build import BuildOptions, build_bundle
-from edgekd.deploy.calibration_set import make_set
-from edgekd.deploy.qdq import quantized_layers
+from edgekd.deploy.calibration_set import feeds_of, make_set
+from edgekd.deploy.qdq import quantized_layers, write_facts
 from edgekd.deploy.quantize import StageCalibration
 from edgekd.deploy.recipes import recipes_for
 from edgekd.deploy.trial import trial_chain
@@ -53,6 +55,7 @@ def accuracy(
     count: int = 64,
     limit: int | None = None,
     target: Annotated[list[str] | None, typer.Option()] = None,
+    nncf: Annotated[bool, typer.Option(help="also what NNCF makes of the graph by its own rules")] = False,
 ) -> None:
     labels = read_labelled_set(data, data_images)
     if only_names:
@@ -77,8 +80,10 @@ def accuracy(
         backend = BACKENDS[name]
         with trial_chain(models, model_set, {}, BuildOptions(backend, "fp32", square=True)) as reference:
             gauge = Gauge(reference, Sample.of_labels(labels), METRICS[stage])
-            for method in recipe.methods:
-                graph = calibrated.candidate(method)
+            graphs = {method: calibrated.candidate(method) for method in recipe.methods}
+            if name == "cpu" and nncf:
+                graphs["nncf"] = nncf_graph(calibrated.graph, feeds_of(pictures, images, stage))
+            for method, graph in graphs.items():
                 with trial_chain(
                     models, model_set, {stage: graph}, BuildOptions(backend, "int8", square=True)
                 ) as candidate:
@@ -96,6 +101,16 @@ def accuracy(
                 rows.append(row)
                 write(out, "int8 accuracy", settings, rows)
                 print(json.dumps(row), flush=True)
+
+
+def nncf_graph(model: onnx.ModelProto, feeds: Iterable[dict[str, np.ndarray]]) -> onnx.ModelProto:
+    """Quantize by NNCF's own rules for a CPU, on the same pictures."""
+    import nncf
+    from nncf import QuantizationPreset
+
+    graph = nncf.quantize(model, nncf.Dataset(list(feeds)), preset=QuantizationPreset.MIXED)
+    write_facts(graph, {"target": "cpu", "method": "nncf"})
+    return graph
 
 
 @app.command()

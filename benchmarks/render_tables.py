@@ -20,10 +20,14 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def newest(name: str) -> dict[str, Any] | None:
-    """Return the newest result of a theme, by the month in its file name; None when nothing was measured."""
-    paths = sorted(RESULTS.glob(f"{name}_*.json"), key=lambda path: path.stem.rsplit("_", 1)[-1])
-    return json.loads(paths[-1].read_text()) if paths else None
+def newest(theme: str) -> dict[str, Any] | None:
+    """Return the newest result of a theme, `<theme>_<device>_<yyyymm>.json`; None when nothing was measured."""
+    found = {path.stem.rsplit("_", 2)[2]: path for path in RESULTS.glob("*.json") if theme_of(path) == theme}
+    return json.loads(found[max(found)].read_text()) if found else None
+
+
+def theme_of(path: Path) -> str:
+    return path.stem.rsplit("_", 2)[0]
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -107,20 +111,104 @@ def distill_overhead_table() -> str:
     )
 
 
-def int8_table() -> str:
-    """Accuracy of every network, target and way of finding ranges, beside float."""
-    result = newest("int8")
+def distill_table() -> str:
+    """Students with and without a teacher: paired differences in points of mAP50-95."""
+    result = newest("distill")
     if result is None:
         return "Not measured.\n"
     rows = []
-    for row in result["rows"]:
-        for name, value in row["against_float"].items():
-            known = f"{row['float'][name]:.4f}" if name in row["float"] else ""
-            label = f"{row['stage']}, {row['target']} ({row['measured_with']}), {row['method']}"
-            rows.append([label, str(row["n_int8_layers"]), name, known, f"{value:.3f}"])
-    header = ["network, target, ranges", "INT8 layers", "metric", "float", "against float"]
-    note = f"{machine_line(result)} {result['n_images']} pictures of {result['data']}; {result['against_float']}.\n"
+    for name, arm in result["arms"].items():
+        accuracy = " ".join(f"{100 * value:.1f}" for value in arm["map"])
+        differences = [points(arm.get(f"map_minus_{other}")) for other in ("no_teacher", "ultralytics")]
+        seconds = sum(arm["train_s"]) / len(arm["train_s"])
+        rows.append([name.replace("_", " "), accuracy, *differences, f"{seconds:.0f}"])
+    settings = result["settings"]
+    note = (
+        f"{machine_line(result)} {result['student']} on {result['data']}, {settings['epochs']} epochs at "
+        f"{settings['imgsz']} px, batch {settings['batch']}, {settings['precision']}, accuracy after the last epoch; "
+        "in brackets the 95 % interval of the paired difference.\n"
+    )
+    header = ["arm", "mAP50-95, a seed each", "points over no teacher", "over Ultralytics' distill_model", "s a run"]
     return markdown(header, rows) + "\n" + note
+
+
+def points(difference: dict[str, Any] | None, factor: float = 100.0) -> str:
+    """A paired difference with its interval, in points."""
+    if difference is None:
+        return ""
+    mean = f"{factor * difference['mean']:+.2f}"
+    interval = difference["interval_95"]
+    return mean if interval is None else f"{mean} [{factor * interval[0]:+.2f}, {factor * interval[1]:+.2f}]"
+
+
+def adapter_table() -> str:
+    """Fine-tuning with and without the spectral adapter."""
+    result = newest("adapter")
+    if result is None:
+        return "Not measured.\n"
+    rows = []
+    for prompt, arms in result["results"].items():
+        seeds = [" ".join(f"{value:.3f}" for value in arms[arm]) for arm in ("before", "none", "adapter")]
+        rows.append([prompt, *seeds, points(arms["adapter_minus_none"])])
+    settings = result["settings"]
+    note = (
+        f"{machine_line(result)} mean IoU, a seed each; {settings['steps']} steps on {settings['n_train']} pictures of "
+        f"{settings['data']}, rank {settings['rank']}; in brackets the 95 % interval of the paired difference.\n"
+    )
+    return markdown(["prompt", "before", "last blocks", "with adapter", "difference, points"], rows) + "\n" + note
+
+
+def finetune_table() -> str:
+    """The segmenter on the validation pictures, against what needs no training."""
+    result = newest("finetune")
+    if result is None:
+        return "Not measured.\n"
+    rows = []
+    for name, quality in result["results"].items():
+        sizes = [f"{quality['by_size'][size]:.3f}" for size in ("small", "medium", "large")]
+        rows.append([name.replace("_", " "), f"{quality['miou']:.3f}", *sizes])
+    n_objects = next(iter(result["results"].values()))["n_objects"]
+    settings = result["settings"]
+    note = (
+        f"{machine_line(result)} {n_objects} objects in {settings['n_pictures']} validation pictures of NWPU VHR-10.\n"
+    )
+    return markdown(["prompt and longer side, or baseline", "mIoU", "small", "medium", "large"], rows) + "\n" + note
+
+
+def int8_table() -> str:
+    """Accuracy of every network, target and way of finding ranges, beside float."""
+    themes = sorted({theme_of(path) for path in RESULTS.glob("int8_*.json")} - {"int8_speed"})
+    results = [result for theme in themes if (result := newest(theme))]
+    if not results:
+        return "Not measured.\n"
+    rows, notes = [], [machine_line(results[0])]
+    for result in results:
+        notes.append(
+            f"{result['data']}: {result['n_images']} pictures, {result['n_calibration_pictures']} to calibrate."
+        )
+        for row in result["rows"]:
+            label = f"{row['stage']} on {Path(result['data']).parent}, {row['target']} ({row['measured_with']})"
+            for name, value in row["against_float"].items():
+                known = f"{row['float'][name]:.4f}" if name in row["float"] else ""
+                rows.append([label, row["method"], str(row["n_int8_layers"]), name, known, f"{value:.3f}"])
+    header = ["network and target", "ranges", "INT8 layers", "metric", "float", "against float"]
+    return markdown(header, rows) + "\n" + " ".join(notes) + f" {results[0]['against_float']}.\n"
+
+
+def int8_speed_table() -> str:
+    """OpenVINO in three precisions, in turns."""
+    result = newest("int8_speed")
+    if result is None:
+        return "Not measured.\n"
+    rows = [
+        [
+            f"{row['stage']}, {row['precision']}",
+            *(str(row.get(name, "")) for name in ("min_ms", "speedup_over_fp32", "speedup_over_bf16")),
+        ]
+        for row in result["rows"]
+    ]
+    note = f"{machine_line(result)} {result['threads']} threads, {result['statistic']} of {result['runs']}.\n"
+    return markdown(["network", "ms", "over fp32", "over bf16"], rows) + "\n" + note
 
 
 def haar_table() -> str:
@@ -130,12 +218,16 @@ def haar_table() -> str:
 
 
 TABLES = {
+    "adapter": adapter_table,
     "capi": capi_table,
     "chain": chain_table,
     "demo": demo_table,
+    "distill": distill_table,
     "distill_overhead": distill_overhead_table,
+    "finetune": finetune_table,
     "haar": haar_table,
     "int8": int8_table,
+    "int8_speed": int8_speed_table,
 }
 
 

@@ -60,12 +60,23 @@ class GradientBalance:
         lambdas: the relative weights of the terms, lambda_f, lambda_a and so on.
         target_share: sum of the shares of all terms, 0..1, split in proportion to the lambdas; 0 leaves the lambdas as
             plain factors of the losses.
+        final_share: what target_share becomes in the last epoch, in equal steps; None keeps it.
+        n_epochs: of the run.
         every: batches from one measurement to the next; a measurement costs one more backward pass through the head.
     """
 
-    def __init__(self, lambdas: dict[str, float], target_share: float, every: int = 16) -> None:
+    def __init__(
+        self,
+        lambdas: dict[str, float],
+        target_share: float,
+        final_share: float | None = None,
+        n_epochs: int = 1,
+        every: int = 16,
+    ) -> None:
         self.lambdas = dict(lambdas)
         self.target_share = target_share
+        self.final_share = target_share if final_share is None else final_share
+        self.n_epochs = n_epochs
         self.every = every
         self.weights = dict(lambdas)
         self.is_calibrated = target_share == 0.0
@@ -96,7 +107,7 @@ class GradientBalance:
         values = [float(loss.detach()) for loss in losses.values()]
         self._measured.append(dict(zip(losses, zip(values, norms.tolist(), strict=True), strict=True)))
         if not self.is_calibrated:
-            self._calibrate(largest_step=float("inf"))
+            self._calibrate(float("inf"), self.target_share)
             self.is_calibrated = True
 
     def close_epoch(self, epoch: int) -> list[TermRow]:
@@ -111,9 +122,14 @@ class GradientBalance:
             for name, (value, norm) in means.items()
         ]
         if self.target_share > 0.0:
-            self._calibrate(LARGEST_STEP)
+            self._calibrate(LARGEST_STEP, self.share_of(epoch + 1))
         self.reset_epoch()
         return rows
+
+    def share_of(self, epoch: int) -> float:
+        """Target of an epoch from 1, on the line from target_share to final_share."""
+        progress = min(epoch - 1, self.n_epochs - 1) / max(self.n_epochs - 1, 1)
+        return self.target_share + progress * (self.final_share - self.target_share)
 
     def _means(self) -> dict[str, tuple[float, float]]:
         n = len(self._measured)
@@ -122,7 +138,7 @@ class GradientBalance:
             for name in self._measured[0]
         }
 
-    def _calibrate(self, largest_step: float) -> None:
+    def _calibrate(self, largest_step: float, target: float) -> None:
         """Solve weight_i g_i = share_i / (1 - target) g_det for every term whose gradient is not zero."""
         means = self._means()
         detection_norm = means["detection"][1]
@@ -131,8 +147,8 @@ class GradientBalance:
             norm = means[name][1]
             if norm == 0.0 or detection_norm == 0.0:
                 continue
-            share = self.target_share * factor / sum_of_lambdas
-            wanted = share / (1.0 - self.target_share) * detection_norm / norm
+            share = target * factor / sum_of_lambdas
+            wanted = share / (1.0 - target) * detection_norm / norm
             now = self.weights[name]
             self.weights[name] = min(max(wanted, now / largest_step), now * largest_step)
 

@@ -93,7 +93,7 @@ class DistillTrainer(ReproducibleTrainer):
         recipe = self.job.recipe
         levels = find_levels(self.model, recipe.levels)
         objective = Objective(self.job.method, recipe, _load_teacher(self.job, self.device), names)
-        balance = GradientBalance(objective.lambdas, recipe.target_share)
+        balance = GradientBalance(objective.lambdas, recipe.target_share, recipe.final_share, recipe.schedule.epochs)
         dtype = torch.bfloat16 if self.job.precision == "bf16" else None
         self.model = DistilledDetector(self.model, levels, objective, balance, dtype).to(self.device)
         self.terms_csv = self.save_dir / "distillation.csv"

@@ -20,9 +20,17 @@ from edgekd.train.objective import BatchView, Objective
 
 
 def make_projector(kind: str, n_student: int, n_teacher: int) -> nn.Module:
-    """1x1 convolution, or 1x1 - ReLU - 1x1 for `mlp`: (N, n_student, H, W) -> (N, n_teacher, H, W)."""
+    """1x1 convolution, or 1x1 - ReLU - 1x1 for `mlp`: (N, n_student, H, W) -> (N, n_teacher, H, W).
+
+    Maps of equal width start with the identity: the student imitates the teacher from the first step, and not a random
+    mixture of its channels.
+    """
     if kind == "conv":
-        return nn.Conv2d(n_student, n_teacher, 1)
+        convolution = nn.Conv2d(n_student, n_teacher, 1)
+        if n_student == n_teacher:
+            nn.init.dirac_(convolution.weight)
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+        return convolution
     return nn.Sequential(nn.Conv2d(n_student, n_teacher, 1), nn.ReLU(), nn.Conv2d(n_teacher, n_teacher, 1))
 
 

@@ -42,7 +42,8 @@ class Recipe(BaseModel):
 
     `lambda_feature` (0.5 to 2 is usual), `lambda_attention` and `lambda_logits` (0.1 to 1) belong to the method
     `feature`; `lambda_explicit`, `lambda_full` and `lambda_high` to `ds2d2`. A lambda of 0 leaves its term out; terms
-    that need a detection head are left out where the teacher has none.
+    that need a detection head are left out where the teacher has none. `target_share` is the teacher's part of the
+    gradient; with `final_share` it moves there in equal steps until the last epoch: a strong start, free at the end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class Recipe(BaseModel):
     level_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
     projector: Literal["conv", "mlp"] = "conv"
     target_share: float = Field(default=0.1, ge=0, lt=1)
+    final_share: float | None = Field(default=None, ge=0, lt=1)
 
     distance: Literal["cosine", "mse"] = "cosine"
     lambda_feature: float = Field(default=1.0, ge=0)

@@ -82,3 +82,10 @@ def test_state_survives():
 def test_rows_as_csv():
     text = rows_to_csv([TermRow(1, "a", 0.5, 2.0, 0.25, 0.125)], header=True)
     assert text == "epoch,term,value,weight,gradient_norm,share\n1,a,0.5,2,0.25,0.125\n"
+
+
+def test_the_share_moves_in_equal_steps_to_its_final_value() -> None:
+    balance = GradientBalance({"a": 1.0}, 0.6, final_share=0.2, n_epochs=5)
+    assert [round(balance.share_of(epoch), 6) for epoch in (1, 2, 3, 4, 5, 6)] == [0.6, 0.5, 0.4, 0.3, 0.2, 0.2]
+    constant = GradientBalance({"a": 1.0}, 0.3, n_epochs=5)
+    assert {constant.share_of(epoch) for epoch in range(1, 6)} == {0.3}

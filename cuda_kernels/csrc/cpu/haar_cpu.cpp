@@ -2,6 +2,7 @@
 // Every plane's energy is summed by itself and the planes in order, so a result does not depend on the threads.
 #include "haar_cpu.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -42,7 +43,7 @@ struct Grid {
   explicit Grid(const edgekd_haar_shape& shape)
       : height(shape.height), width(shape.width), cells_high((height + 1) / 2), cells_wide((width + 1) / 2),
         replicate(shape.replicate != 0) {}
-  bool is_whole(int64_t cell_row) const { return width % 2 == 0 && 2 * cell_row + 1 < height; }
+  int64_t whole_rows() const { return width % 2 == 0 ? height / 2 : 0; }  // the others touch an odd edge
   int64_t cells() const { return cells_high * cells_wide; }
 };
 
@@ -51,8 +52,7 @@ template <typename T>
 class EdgeRows {
  public:
   explicit EdgeRows(const Grid& grid) : grid_(grid), pixels_(4 * grid.cells_wide) {}
-  T* top() { return pixels_.data(); }
-  T* bottom() { return pixels_.data() + 2 * grid_.cells_wide; }
+  T* pair() { return pixels_.data(); }
 
   void read(const T* plane, int64_t cell_row) {
     const T* image_top = plane + 2 * cell_row * grid_.width;
@@ -71,6 +71,9 @@ class EdgeRows {
   }
 
  private:
+  T* top() { return pixels_.data(); }
+  T* bottom() { return pixels_.data() + 2 * grid_.cells_wide; }
+
   void pad(T* row, const T* image_row) {
     std::memcpy(static_cast<void*>(row), image_row, grid_.width * sizeof(T));
     if (grid_.width % 2) row[grid_.width] = grid_.replicate ? row[grid_.width - 1] : from_float<T>(0.0f);
@@ -90,28 +93,85 @@ class EdgeRows {
   std::vector<T> pixels_;
 };
 
+constexpr int64_t kStreamBytes = 32 << 20;  // of output: more than a cache keeps for its next reader
+constexpr int64_t kStageBytes = 1024;      // of each output: 16 lines, next to the input in the first-level cache
+
+// Rows of one output, collected and then written past the caches: a plain store first reads the line that it
+// overwrites, half as much traffic again. Small outputs are written in place.
+template <typename T>
+class Stage {
+ public:
+  Stage(int64_t row_elements, bool streams, InstructionSet isa)
+      : isa_(isa), rows_(streams ? n_rows(row_elements) * row_elements : 0) {}
+
+  static int64_t n_rows(int64_t row_elements) {
+    return std::max<int64_t>(1, kStageBytes / (row_elements * int64_t(sizeof(T))));
+  }
+  T* place(T* to) { return rows_.empty() ? to : rows_.data(); }
+  void release(T* to, int64_t n_elements) const {
+    if (!rows_.empty()) EDGEKD_ROWS(isa_, stream_copy(to, rows_.data(), n_elements * int64_t(sizeof(T))));
+  }
+
+ private:
+  InstructionSet isa_;
+  std::vector<T> rows_;
+};
+
+template <typename T>
+bool streams(const edgekd_haar_shape& shape) {
+  return shape.planes * shape.height * shape.width * int64_t(sizeof(T)) >= kStreamBytes;
+}
+
+// Rows taken at a time: as many as a stage holds, or all.
+template <typename T>
+int64_t rows_at_once(const edgekd_haar_shape& shape, int64_t row_elements) {
+  return streams<T>(shape) ? Stage<T>::n_rows(row_elements) : INT64_MAX;
+}
+
+template <typename T>
+BandRow<T> band_row(void* const bands[4], int64_t offset) {
+  return {static_cast<T*>(bands[0]) + offset, static_cast<T*>(bands[1]) + offset, static_cast<T*>(bands[2]) + offset,
+          static_cast<T*>(bands[3]) + offset};
+}
+
+template <typename T>
+BandRow<const T> band_row(const void* const bands[4], int64_t offset) {
+  return {static_cast<const T*>(bands[0]) + offset, static_cast<const T*>(bands[1]) + offset,
+          static_cast<const T*>(bands[2]) + offset, static_cast<const T*>(bands[3]) + offset};
+}
+
 template <typename T>
 void analysis(const edgekd_haar_shape& shape, const T* x, void* const bands[4]) {
   const Grid grid(shape);
   const InstructionSet isa = this_cpu();
+  const int64_t step = rows_at_once<T>(shape, grid.cells_wide);
 #pragma omp parallel num_threads(shape.threads)
   {
     EdgeRows<T> edge(grid);
+    const Stage<T> empty(grid.cells_wide, streams<T>(shape), isa);
+    Stage<T> stages[4] = {empty, empty, empty, empty};
 #pragma omp for schedule(static)
     for (int64_t plane = 0; plane < shape.planes; ++plane) {
       const T* pixels = x + plane * grid.height * grid.width;
-      for (int64_t i = 0; i < grid.cells_high; ++i) {
-        const T *top = pixels + 2 * i * grid.width, *bottom = top + grid.width;
-        if (!grid.is_whole(i)) {
-          edge.read(pixels, i);
-          top = edge.top(), bottom = edge.bottom();
-        }
-        const int64_t row = plane * grid.cells() + i * grid.cells_wide;
-        const BandRow<T> out{static_cast<T*>(bands[0]) + row, static_cast<T*>(bands[1]) + row,
-                             static_cast<T*>(bands[2]) + row, static_cast<T*>(bands[3]) + row};
-        EDGEKD_ROWS(isa, analysis_row<T>(top, bottom, out, grid.cells_wide));
+      const int64_t first = plane * grid.cells();
+      for (int64_t i = 0, n; i < grid.whole_rows(); i += n) {
+        n = std::min(step, grid.whole_rows() - i);
+        const BandRow<T> to = band_row<T>(bands, first + i * grid.cells_wide);
+        const BandRow<T> held{stages[0].place(to.approx), stages[1].place(to.horizontal), stages[2].place(to.vertical),
+                              stages[3].place(to.diagonal)};
+        EDGEKD_ROWS(isa, analysis_rows<T>(pixels + 2 * i * grid.width, n, held, grid.cells_wide));
+        stages[0].release(to.approx, n * grid.cells_wide);
+        stages[1].release(to.horizontal, n * grid.cells_wide);
+        stages[2].release(to.vertical, n * grid.cells_wide);
+        stages[3].release(to.diagonal, n * grid.cells_wide);
+      }
+      for (int64_t i = grid.whole_rows(); i < grid.cells_high; ++i) {
+        edge.read(pixels, i);
+        const BandRow<T> to = band_row<T>(bands, first + i * grid.cells_wide);
+        EDGEKD_ROWS(isa, analysis_rows<T>(edge.pair(), 1, to, grid.cells_wide));
       }
     }
+    EDGEKD_ROWS(isa, stream_fence());
   }
 }
 
@@ -119,23 +179,29 @@ template <typename T>
 void synthesis(const edgekd_haar_shape& shape, const void* const bands[4], T* x) {
   const Grid grid(shape);
   const InstructionSet isa = this_cpu();
+  const int64_t step = rows_at_once<T>(shape, 2 * grid.width);
 #pragma omp parallel num_threads(shape.threads)
   {
     EdgeRows<T> edge(grid);
+    Stage<T> stage(2 * grid.width, streams<T>(shape), isa);  // pairs of rows
 #pragma omp for schedule(static)
     for (int64_t plane = 0; plane < shape.planes; ++plane) {
       T* pixels = x + plane * grid.height * grid.width;
-      for (int64_t i = 0; i < grid.cells_high; ++i) {
-        const bool whole = grid.is_whole(i);
-        T* top = whole ? pixels + 2 * i * grid.width : edge.top();
-        T* bottom = whole ? top + grid.width : edge.bottom();
-        const int64_t row = plane * grid.cells() + i * grid.cells_wide;
-        const BandRow<const T> in{static_cast<const T*>(bands[0]) + row, static_cast<const T*>(bands[1]) + row,
-                                  static_cast<const T*>(bands[2]) + row, static_cast<const T*>(bands[3]) + row};
-        EDGEKD_ROWS(isa, synthesis_row<T>(in, top, bottom, grid.cells_wide));
-        if (!whole) edge.write(pixels, i);
+      const int64_t first = plane * grid.cells();
+      for (int64_t i = 0, n; i < grid.whole_rows(); i += n) {
+        n = std::min(step, grid.whole_rows() - i);
+        T* to = pixels + 2 * i * grid.width;
+        const BandRow<const T> from = band_row<T>(bands, first + i * grid.cells_wide);
+        EDGEKD_ROWS(isa, synthesis_rows<T>(from, n, stage.place(to), grid.cells_wide));
+        stage.release(to, 2 * n * grid.width);
+      }
+      for (int64_t i = grid.whole_rows(); i < grid.cells_high; ++i) {
+        const BandRow<const T> from = band_row<T>(bands, first + i * grid.cells_wide);
+        EDGEKD_ROWS(isa, synthesis_rows<T>(from, 1, edge.pair(), grid.cells_wide));
+        edge.write(pixels, i);
       }
     }
+    EDGEKD_ROWS(isa, stream_fence());
   }
 }
 
@@ -149,31 +215,36 @@ struct LossArguments {
 };
 
 template <typename T>
-struct LossEdges {
+struct LossRoom {
   EdgeRows<T> student, teacher, gradient;
-  explicit LossEdges(const Grid& grid) : student(grid), teacher(grid), gradient(grid) {}
+  Stage<T> stage;  // pairs of rows of the gradient
+  LossRoom(const Grid& grid, bool streams, InstructionSet isa)
+      : student(grid), teacher(grid), gradient(grid), stage(2 * grid.width, streams, isa) {}
 };
 
 template <typename T, bool kWeighted, bool kGradient>
-double plane_loss(const Grid& grid, InstructionSet isa, const LossArguments<T>& args, int64_t plane,
-                  LossEdges<T>& edges) {
-  const int64_t start = plane * grid.height * grid.width;
+double plane_loss(const edgekd_haar_shape& shape, const LossArguments<T>& args, int64_t plane, LossRoom<T>& room) {
+  const Grid grid(shape);
+  const InstructionSet isa = this_cpu();
+  const int64_t start = plane * grid.height * grid.width, step = rows_at_once<T>(shape, 2 * grid.width);
+  const float* weight = kWeighted ? args.cell_weight + plane / args.channels * grid.cells() : nullptr;
   double totals[kLanes] = {};
-  for (int64_t i = 0; i < grid.cells_high; ++i) {
-    const int64_t top = start + 2 * i * grid.width, bottom = top + grid.width;
-    const bool whole = grid.is_whole(i);
-    LossRow<T> row{args.student + top, args.student + bottom, args.teacher + top, args.teacher + bottom,
-                   nullptr, nullptr, nullptr};
-    if (kWeighted) row.weight = args.cell_weight + plane / args.channels * grid.cells() + i * grid.cells_wide;
-    if (kGradient) row.gradient_top = args.gradient + top, row.gradient_bottom = args.gradient + bottom;
-    if (!whole) {
-      edges.student.read(args.student + start, i);
-      edges.teacher.read(args.teacher + start, i);
-      row = {edges.student.top(), edges.student.bottom(), edges.teacher.top(), edges.teacher.bottom(), row.weight,
-             edges.gradient.top(), edges.gradient.bottom()};
-    }
-    EDGEKD_ROWS(isa, loss_row<T, kWeighted, kGradient>(row, grid.cells_wide, args.factors, totals));
-    if (kGradient && !whole) edges.gradient.write(args.gradient + start, i);
+  for (int64_t i = 0, n; i < grid.whole_rows(); i += n) {
+    n = std::min(step, grid.whole_rows() - i);
+    const int64_t at = start + 2 * i * grid.width;
+    T* to = kGradient ? args.gradient + at : nullptr;
+    const LossRows<T> rows{args.student + at, args.teacher + at, kWeighted ? weight + i * grid.cells_wide : nullptr,
+                           kGradient ? room.stage.place(to) : nullptr};
+    EDGEKD_ROWS(isa, loss_rows<T, kWeighted, kGradient>(rows, n, grid.cells_wide, args.factors, totals));
+    if (kGradient) room.stage.release(to, 2 * n * grid.width);
+  }
+  for (int64_t i = grid.whole_rows(); i < grid.cells_high; ++i) {
+    room.student.read(args.student + start, i);
+    room.teacher.read(args.teacher + start, i);
+    const LossRows<T> rows{room.student.pair(), room.teacher.pair(), kWeighted ? weight + i * grid.cells_wide : nullptr,
+                           room.gradient.pair()};
+    EDGEKD_ROWS(isa, loss_rows<T, kWeighted, kGradient>(rows, 1, grid.cells_wide, args.factors, totals));
+    if (kGradient) room.gradient.write(args.gradient + start, i);
   }
   double energy = 0.0;
   for (const double total : totals) energy += total;
@@ -182,14 +253,14 @@ double plane_loss(const Grid& grid, InstructionSet isa, const LossArguments<T>& 
 
 template <typename T, bool kWeighted, bool kGradient>
 double loss(const edgekd_haar_shape& shape, const LossArguments<T>& args, double* plane_energy) {
-  const Grid grid(shape);
   const InstructionSet isa = this_cpu();
 #pragma omp parallel num_threads(shape.threads)
   {
-    LossEdges<T> edges(grid);
+    LossRoom<T> room(Grid(shape), kGradient && streams<T>(shape), isa);
 #pragma omp for schedule(static)
     for (int64_t plane = 0; plane < shape.planes; ++plane)
-      plane_energy[plane] = plane_loss<T, kWeighted, kGradient>(grid, isa, args, plane, edges);
+      plane_energy[plane] = plane_loss<T, kWeighted, kGradient>(shape, args, plane, room);
+    EDGEKD_ROWS(isa, stream_fence());
   }
   double energy = 0.0;
   for (int64_t plane = 0; plane < shape.planes; ++plane) energy += plane_energy[plane];

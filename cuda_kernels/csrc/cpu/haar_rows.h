@@ -6,18 +6,25 @@
 
 namespace edgekd {
 
-// One row of each band.
+// A row of each band, and those that follow it.
 template <typename T>
 struct BandRow {
   T *approx, *horizontal, *vertical, *diagonal;
+  BandRow after(int64_t cells) const {
+    return {approx + cells, horizontal + cells, vertical + cells, diagonal + cells};
+  }
 };
 
-// Two image rows of each map and one row of cell weights.
+// A pair of image rows of each map and a row of cell weights, and those that follow them; null where there is none.
 template <typename T>
-struct LossRow {
-  const T *student_top, *student_bottom, *teacher_top, *teacher_bottom;
+struct LossRows {
+  const T *student, *teacher;
   const float* weight;
-  T *gradient_top, *gradient_bottom;
+  T* gradient;
+  LossRows after(int64_t cells) const {
+    return {student + 4 * cells, teacher + 4 * cells, weight ? weight + cells : nullptr,
+            gradient ? gradient + 4 * cells : nullptr};
+  }
 };
 
 // What multiplies cA^2 and the squares of the details, and the gradient.
@@ -28,14 +35,17 @@ struct LossFactors {
 // Partial sums of a plane's energy: a cell's place in its row decides which one it is added to.
 constexpr int kLanes = 16;
 
-#define EDGEKD_DECLARE_ROWS(isa)                                                                                  \
-  namespace isa {                                                                                                 \
-  template <typename T>                                                                                           \
-  void analysis_row(const T* top, const T* bottom, const BandRow<T>& bands, int64_t cells);                       \
-  template <typename T>                                                                                           \
-  void synthesis_row(const BandRow<const T>& bands, T* top, T* bottom, int64_t cells);                            \
-  template <typename T, bool kWeighted, bool kGradient>                                                           \
-  void loss_row(const LossRow<T>& row, int64_t cells, const LossFactors& factors, double* totals);                \
+// Pixels are n_rows pairs of image rows of 2 * cells each, without gaps; so are the rows of the bands.
+#define EDGEKD_DECLARE_ROWS(isa)                                                                               \
+  namespace isa {                                                                                              \
+  template <typename T>                                                                                        \
+  void analysis_rows(const T* pixels, int64_t n_rows, BandRow<T> bands, int64_t cells);                        \
+  template <typename T>                                                                                        \
+  void synthesis_rows(BandRow<const T> bands, int64_t n_rows, T* pixels, int64_t cells);                       \
+  template <typename T, bool kWeighted, bool kGradient>                                                        \
+  void loss_rows(LossRows<T> rows, int64_t n_rows, int64_t cells, const LossFactors& factors, double* totals); \
+  void stream_copy(void* to, const void* from, int64_t n_bytes); /* past the caches, whole lines */           \
+  void stream_fence();                                            /* before other threads read them */         \
   }
 
 EDGEKD_DECLARE_ROWS(baseline)

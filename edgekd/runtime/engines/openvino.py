@@ -43,8 +43,21 @@ class _Network:
                     counts = [port.partial_shape[0] for port in self._model.inputs]
                     shapes = zip(self.names, counts, sizes, strict=True)
                     self._model.reshape({name: [count, *size] for name, count, size in shapes})
-                self._compiled[sizes] = self._core.compile_model(self._model, "CPU", dict(self._config))
+                self._compiled[sizes] = self._compile()
             return self._compiled[sizes]
+
+    def _compile(self) -> Any:
+        try:
+            return self._core.compile_model(self._model, "CPU", dict(self._config))
+        except RuntimeError as error:
+            raise BundleError(
+                f"OpenVINO cannot compile a network ({last_line(error)}); build the bundle again"
+            ) from error
+
+
+def last_line(error: RuntimeError) -> str:
+    """OpenVINO's reason is the last line of its message."""
+    return str(error).strip().splitlines()[-1]
 
 
 class OpenVinoEngine:
@@ -82,8 +95,7 @@ class OpenVinoEngine:
         try:
             return cls(_Network(core, core.read_model(str(path)), config))
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise BundleError(f"OpenVINO cannot load {path} ({reason}); build the bundle again") from error
+            raise BundleError(f"OpenVINO cannot load {path} ({last_line(error)}); build the bundle again") from error
 
     @property
     def times_ms(self) -> Mapping[str, float]:
