@@ -183,9 +183,10 @@ def write_report(options: argparse.Namespace) -> None:
             entry[name] = [round(v, 5) for v in values]
             if arm != "no_teacher" and len(seeds) > 1:
                 entry[f"{name}_minus_no_teacher"] = paired(values, [of["no_teacher", s][name] for s in seeds])
-                peer = [of[PEER, s][name] for s in seeds if (PEER, s) in of]
-                if arm != PEER and len(peer) == len(seeds):
-                    entry[f"{name}_minus_ultralytics"] = paired(values, peer)
+            common = [s for s in seeds if (PEER, s) in of]
+            if arm != PEER and len(common) > 1:
+                pair = [of[arm, s][name] for s in common], [of[PEER, s][name] for s in common]
+                entry[f"{name}_minus_ultralytics"] = {**paired(*pair), "seeds": common}
         arms[arm] = entry
     settings = {
         k: getattr(options, k)
