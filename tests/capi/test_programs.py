@@ -46,7 +46,8 @@ def test_fuzz_targets(tmp_path: Path) -> None:
     tests = cmake(tmp_path, *SMALL, *compilers, targets=("fuzz_manifest", "fuzz_options")) / "tests"
     for name in ("manifest", "options"):
         corpus = shutil.copytree(SOURCES / "tests" / "fuzz_corpus" / name, tmp_path / name)
-        run(tests / f"fuzz_{name}", f"-max_total_time={FUZZ_SECONDS}", "-max_len=8192", corpus)
+        # The entropic schedule of clang 14's libFuzzer once ran out of memory in its own tables, on an empty input.
+        run(tests / f"fuzz_{name}", f"-max_total_time={FUZZ_SECONDS}", "-max_len=8192", "-entropic=0", corpus)
 
 
 def test_cross_build_for_aarch64(tmp_path: Path) -> None:
