@@ -28,7 +28,8 @@ from edgekd.bundle import (
 )
 from edgekd.deploy.auto_precision import Choice, choose_precision, choose_with_int8
 from edgekd.deploy.input_sizes import Shapes, named_shape, opened, shapes_of, sized
-from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.deploy.openvino_build import write_network
+from edgekd.errors import BuildError
 from edgekd.model_set import STAGE_NAMES, ModelSet, Pipeline, StageName, read_model_set
 
 PrecisionWish = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -167,7 +168,7 @@ def _build_stage(
         room = Path(scratch) if onnx_stage.quantized else None
         path, choice = _graph(name, models / onnx_stage.file, inputs, options, room)
         if options.backend == "openvino":
-            files = _build_openvino(name, path, shapes.built[name], folder)
+            files = write_network(path, shapes.built[name], folder / f"{name}.xml")
         elif options.backend == "onnxruntime":
             files = [Path(shutil.copyfile(path, folder / f"{name}.onnx"))]
         else:
@@ -229,19 +230,6 @@ def _precision(name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], 
     if options.backend == "onnxruntime":
         return Choice("fp32", "ONNX Runtime's float arithmetic on a CPU")
     return choose_precision(name, path, inputs)
-
-
-def _build_openvino(name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], folder: Path) -> list[Path]:
-    """Write OpenVINO's own format: `.xml`, which is opened, and `.bin` beside it."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise BackendUnavailable(f"OpenVINO cannot be imported ({error}); install it: pip install openvino") from error
-    model = openvino.Core().read_model(str(path))
-    model.reshape({key: list(shape) for key, shape in inputs.items()})
-    target = folder / f"{name}.xml"
-    openvino.save_model(model, str(target), compress_to_fp16=False)
-    return [target, target.with_suffix(".bin")]
 
 
 def _build_tensorrt(

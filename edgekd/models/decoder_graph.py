@@ -28,17 +28,18 @@ from edgekd.models.prompt_decoder import N_HEADS, Attention, MaskDecoder, TwoWay
 class Cells:
     """A picture's cells as every prompt sees them: `shared` + `drawn` @ `lift`.
 
-    shared: (1 or P, n, 256). drawn: (P, n, 16) and lift (16, 256), or None. positions: (1, n, 256).
+    shared: (1 or P, n, 256). placed: shared + positions, made once because every look at the cells begins with it.
+    drawn: (P, n, 16) and lift (16, 256), or None.
     """
 
     shared: Tensor
-    positions: Tensor
+    placed: Tensor
     drawn: Tensor | None = None
     lift: Tensor | None = None
 
     def scores(self, rows: Tensor) -> Tensor:
         """Products (P, 8T, n) of token rows (P, 8T, 256) with cells and their positions."""
-        scores = rows @ self.shared.transpose(1, 2) + rows @ self.positions.transpose(1, 2)
+        scores = rows @ self.placed.transpose(1, 2)
         if self.drawn is None or self.lift is None:
             return scores
         return scores + (rows @ self.lift.T) @ self.drawn.transpose(1, 2)
@@ -46,7 +47,7 @@ class Cells:
     def cell_scores(self, rows: Tensor) -> Tensor:
         """The same products as (P, n, 8T)."""
         columns = rows.transpose(1, 2)
-        scores = self.shared @ columns + self.positions @ columns
+        scores = self.placed @ columns
         if self.drawn is None or self.lift is None:
             return scores
         return scores + self.drawn @ (self.lift @ columns)
@@ -91,22 +92,24 @@ def cells_look_at_tokens(attention: Attention, cells: Cells, keys: Tensor, value
     return cells.plus(weights, v.flatten(1, 2)) + attention.out_proj.bias
 
 
-def two_way(decoder: MaskDecoder, cells: Cells, prompt: Tensor) -> tuple[Tensor, Tensor]:
-    """`TwoWayTransformer` on cells: tokens (P, T, 256) and cells (P, n, 256)."""
+def two_way(decoder: MaskDecoder, cells: Cells, positions: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    """`TwoWayTransformer` on cells with positions (1, n, 256): tokens (P, T, 256) and cells (P, n, 256)."""
     transformer = decoder.transformer
     tokens = prompt
     for block in transformer.layers:
-        tokens, cells = _round(block, tokens, cells, prompt)
+        tokens, updated = _round(block, tokens, cells, prompt)
+        cells = Cells(updated, updated + positions)
     seen = token_looks_at_cells(transformer.final_attn_token_to_image, tokens + prompt, cells)
     return transformer.norm_final_attn(tokens + seen), cells.shared
 
 
-def _round(block: TwoWayBlock, tokens: Tensor, cells: Cells, prompt: Tensor) -> tuple[Tensor, Cells]:
+def _round(block: TwoWayBlock, tokens: Tensor, cells: Cells, prompt: Tensor) -> tuple[Tensor, Tensor]:
     tokens = block.attend_to_tokens(tokens, prompt)
     tokens = block.norm2(tokens + token_looks_at_cells(block.cross_attn_token_to_image, tokens + prompt, cells))
     tokens = block.widen(tokens)
     updated = cells_look_at_tokens(block.cross_attn_image_to_token, cells, tokens + prompt, tokens)
-    return tokens, Cells(block.norm4(updated), cells.positions)
+    normed: Tensor = block.norm4(updated)
+    return tokens, normed
 
 
 def upscaled_logits(decoder: MaskDecoder, cells: Tensor, vector: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -137,22 +137,23 @@ class PromptDecoder(nn.Module):
         height, width = image_embeddings.shape[-2:]
         frame = Frame.of_grid(height, width, image_embeddings)
         prompt = self.mask_decoder.with_own_tokens(self.prompt_encoder.embed_points(coords, labels, frame))
-        tokens, cells = two_way(self.mask_decoder, self._cells(image_embeddings, drawn, frame), prompt)
+        positions = self.prompt_encoder.dense_positions(height, width, frame).flatten(2).transpose(1, 2)
+        tokens, cells = two_way(self.mask_decoder, self._cells(image_embeddings, drawn, positions), positions, prompt)
         vectors, iou = self.mask_decoder.read(tokens)
         best = iou.argmax(dim=1, keepdim=True)
         chosen = vectors.gather(1, best.unsqueeze(-1).expand(-1, 1, vectors.shape[-1])).squeeze(1)
         return upscaled_logits(self.mask_decoder, cells, chosen, (height, width)), iou.gather(1, best).squeeze(1)
 
-    def _cells(self, image_embeddings: Tensor, drawn: Tensor | None, frame: Frame) -> Cells:
+    def _cells(self, image_embeddings: Tensor, drawn: Tensor | None, positions: Tensor) -> Cells:
         encoder = self.prompt_encoder
-        height, width = image_embeddings.shape[-2:]
-        positions = encoder.dense_positions(height, width, frame).flatten(2).transpose(1, 2)
         picture = image_embeddings.flatten(2).transpose(1, 2)
         if drawn is None:
-            return Cells(picture + encoder.no_mask_embed.weight, positions)
+            picture = picture + encoder.no_mask_embed.weight
+            return Cells(picture, picture + positions)
         lift = encoder.mask_downscaling[-1]
         strokes = encoder.mask_downscaling[:-1](drawn).flatten(2).transpose(1, 2)
-        return Cells(picture + lift.bias, positions, strokes, lift.weight.flatten(1).T)
+        picture = picture + lift.bias
+        return Cells(picture, picture + positions, strokes, lift.weight.flatten(1).T)
 
 
 def _mask_size(image_embeddings: Tensor) -> tuple[int, int]:

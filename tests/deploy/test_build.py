@@ -94,7 +94,7 @@ def test_a_failing_build_leaves_nothing(
     def fail(*arguments: object) -> None:
         raise failure
 
-    monkeypatch.setattr(build, "_build_openvino", fail)
+    monkeypatch.setattr(build, "write_network", fail)
     with pytest.raises((BuildError, KeyboardInterrupt)):
         build_bundle(default_models(), tmp_path / "b", SMALL, quiet)
     assert list(tmp_path.iterdir()) == []
