@@ -1,0 +1,88 @@
+"""The CPU library itself: nothing is written beside an output, and large outputs that go past the caches are whole."""
+
+import ctypes
+
+import pytest
+import torch
+
+from edgekd.ops import _cpu as cpu
+from edgekd.ops import (
+    haar_dwt2,
+    haar_dwt2_ref,
+    haar_idwt2,
+    haar_idwt2_ref,
+    haar_weighted_mse,
+    haar_weighted_mse_ref,
+)
+from edgekd.ops._cpu_build import find_cpu_library
+
+GUARD, SENTINEL = 64, 12345.0
+SIZES = [(2, 6), (20, 26), (40, 34), (4, 66), (7, 9), (1, 1)]  # odd ones last: a wild store there hits the heap
+# 2 * 512 planes of 100 x 84 float32 are 34 MB: over the size from which outputs are streamed, in rows of no whole line.
+LARGE = (2, 512, 100, 84)
+
+
+@pytest.fixture(autouse=True)
+def library(kernel_cache):
+    if find_cpu_library() is None:
+        pytest.skip("no C++ compiler on this machine")
+    return cpu._library()
+
+
+class Guarded:
+    """Room for float32 values between two bands of sentinels."""
+
+    def __init__(self, n_elements):
+        self.room = torch.full((n_elements + 2 * GUARD,), SENTINEL)
+        self.values = self.room[GUARD:-GUARD]
+
+    def intact(self):
+        return bool((self.room[:GUARD] == SENTINEL).all() and (self.room[-GUARD:] == SENTINEL).all())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_is_written_beside_the_bands(library, size):
+    x = torch.randn(2, 3, *size)
+    expected = haar_dwt2_ref(x)
+    bands = [Guarded(band.numel()) for band in expected]
+    shape = cpu._shape(x.shape, False)
+    library.edgekd_haar_analysis(0, ctypes.byref(shape), x.data_ptr(), cpu._pointers([band.values for band in bands]))
+    assert all(band.intact() for band in bands)
+    for ours, truth in zip(bands, expected, strict=True):
+        assert torch.equal(ours.values, truth.flatten())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_is_written_beside_the_map_and_the_gradient(library, size):
+    student, teacher = torch.randn(2, 2, 3, *size).unbind()
+    shape = cpu._shape(student.shape, False)
+    image, gradient = Guarded(student.numel()), Guarded(student.numel())
+    bands = haar_dwt2_ref(student)
+    library.edgekd_haar_synthesis(0, ctypes.byref(shape), cpu._pointers(list(bands)), image.values.data_ptr())
+    library.edgekd_haar_loss(
+        0, ctypes.byref(shape), student.data_ptr(), teacher.data_ptr(), None, 3, 0.1, 0.2,
+        gradient.values.data_ptr(), 2.0, (ctypes.c_double * shape.planes)(),
+    )  # fmt: skip
+    assert image.intact() and gradient.intact()
+    torch.testing.assert_close(image.values, student.flatten(), rtol=1e-6, atol=1e-6)
+    assert bool((gradient.values != SENTINEL).all())
+
+
+def test_a_large_transform_and_its_inverse_are_whole():
+    x = torch.randn(LARGE)
+    bands = haar_dwt2(x, backend="cpu")
+    for ours, truth in zip(bands, haar_dwt2_ref(x), strict=True):
+        assert torch.equal(ours, truth)
+    assert torch.equal(haar_idwt2(bands, backend="cpu"), haar_idwt2_ref(bands))
+
+
+def test_a_large_gradient_is_whole():
+    student, teacher = torch.randn(LARGE, requires_grad=True), torch.randn(LARGE)
+    gradients = [
+        torch.autograd.grad(loss, student)[0]
+        for loss in (
+            haar_weighted_mse(student, teacher, 0.5, 1.5, backend="cpu"),
+            haar_weighted_mse_ref(student, teacher, 0.5, 1.5),
+        )
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
