@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import onnx
 import typer
+from onnx import helper, numpy_helper
 
 from edgekd.bundle import BackendName, Precision
 from edgekd.deploy.build import BuildOptions, build_bundle
@@ -109,8 +110,32 @@ def nncf_graph(model: onnx.ModelProto, feeds: Iterable[dict[str, np.ndarray]]) -
     from nncf import QuantizationPreset
 
     graph = nncf.quantize(model, nncf.Dataset(list(feeds)), preset=QuantizationPreset.MIXED)
+    unfold_weights(graph)
     write_facts(graph, {"target": "cpu", "method": "nncf"})
     return graph
+
+
+def unfold_weights(model: onnx.ModelProto) -> None:
+    """Give INT8 weights back their float form and quantizer, exactly, in place: the form that edgekd builds from."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        steps = constants.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if steps is not None and steps.dtype == np.int8:
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+            scale = np.broadcast_to(constants[node.input[1]], steps.shape[axis]).copy()
+            weight = steps * scale.reshape([-1 if index == axis else 1 for index in range(steps.ndim)])
+            name, initializer = node.output[0], model.graph.initializer
+            parts = {"weight": weight, "scale": scale, "zero": np.zeros(len(scale), np.int8)}
+            model.graph.initializer.extend(
+                numpy_helper.from_array(part, f"{name}_{key}") for key, part in parts.items()
+            )
+            pair = [f"{name}_scale", f"{name}_zero"]
+            nodes.append(helper.make_node("QuantizeLinear", [f"{name}_weight", *pair], [f"{name}_steps"], axis=axis))
+            node = helper.make_node("DequantizeLinear", [f"{name}_steps", *pair], [name], axis=axis)
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 @app.command()

@@ -126,14 +126,9 @@ def write_facts(model: onnx.ModelProto, facts: Mapping[str, str]) -> None:
 
 def quantized_layers(model: onnx.ModelProto) -> list[str]:
     """Return the names of the weighted nodes that compute in INT8, in the order of the graph."""
-    pairs = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    weights = _float_constants(model)
-    names = []
-    for node in model.graph.node:
-        second = pairs.get(node.input[1]) if len(node.input) > 1 and node.op_type not in PAIR_OPS else None
-        if second is not None and _source(model, second) in weights:
-            names.append(node.name)
-    return names
+    source, weights = _sources(model), _float_constants(model)
+    weighted = [node for node in model.graph.node if len(node.input) > 1 and node.op_type not in PAIR_OPS]
+    return [node.name for node in weighted if source.get(node.input[1]) in weights]
 
 
 def keep_quantized(model: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
@@ -144,7 +139,7 @@ def keep_quantized(model: onnx.ModelProto, layers: Collection[str]) -> onnx.Mode
     kept = onnx.ModelProto()
     kept.CopyFrom(model)
     graph = kept.graph
-    source = {n.output[0]: _source(kept, n) for n in graph.node if n.op_type == "DequantizeLinear"}
+    source = _sources(kept)
     was_int8 = set(quantized_layers(kept))
     wanted: set[str] = set()
     for node in reversed(graph.node):
@@ -222,9 +217,11 @@ def _float_constants(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def _source(model: onnx.ModelProto, dequantize: onnx.NodeProto) -> str:
-    """The tensor that a pair stands on: its names are made by `_pair`."""
-    return str(dequantize.output[0].removesuffix(_DQ))
+def _sources(model: onnx.ModelProto) -> dict[str, str]:
+    """Output of each pair -> the tensor that the pair stands on."""
+    quantized = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    ends = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in quantized]
+    return {node.output[0]: quantized[node.input[0]] for node in ends}
 
 
 def _pair(
