@@ -125,7 +125,7 @@ def unfold_weights(model: onnx.ModelProto) -> None:
             axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
             scale = np.broadcast_to(constants[node.input[1]], steps.shape[axis]).copy()
             weight = steps * scale.reshape([-1 if index == axis else 1 for index in range(steps.ndim)])
-            name, initializer = node.output[0], model.graph.initializer
+            name = node.output[0]
             parts = {"weight": weight, "scale": scale, "zero": np.zeros(len(scale), np.int8)}
             model.graph.initializer.extend(
                 numpy_helper.from_array(part, f"{name}_{key}") for key, part in parts.items()
