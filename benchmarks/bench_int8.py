@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +28,7 @@ from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.calibration_set import feeds_of, make_set
 from edgekd.deploy.qdq import quantized_layers, write_facts
 from edgekd.deploy.quantize import StageCalibration
-from edgekd.deploy.recipes import recipes_for
+from edgekd.deploy.recipes import Recipe, recipes_for
 from edgekd.deploy.trial import trial_chain
 from edgekd.environment import describe_machine
 from edgekd.measure.datasets import LabelledSet, read_labelled_set
@@ -83,7 +83,9 @@ def accuracy(
             gauge = Gauge(reference, Sample.of_labels(labels), METRICS[stage])
             graphs = {method: calibrated.candidate(method) for method in recipe.methods}
             if name == "cpu" and nncf:
-                graphs["nncf"] = nncf_graph(calibrated.graph, feeds_of(pictures, images, stage))
+                tail = float_part(calibrated.graph, quantized_layers(graphs[recipe.methods[0]]), recipe)
+                for method, keep in (("nncf", set()), ("nncf, the recipe's float layers", tail)):
+                    graphs[method] = nncf_graph(calibrated.graph, feeds_of(pictures, images, stage), keep)
             for method, graph in graphs.items():
                 with trial_chain(
                     models, model_set, {stage: graph}, BuildOptions(backend, "int8", square=True)
@@ -104,12 +106,25 @@ def accuracy(
                 print(json.dumps(row), flush=True)
 
 
-def nncf_graph(model: onnx.ModelProto, feeds: Iterable[dict[str, np.ndarray]]) -> onnx.ModelProto:
-    """Quantize by NNCF's own rules for a CPU, on the same pictures."""
-    import nncf
-    from nncf import QuantizationPreset
+def float_part(model: onnx.ModelProto, int8_layers: Collection[str], recipe: Recipe) -> set[str]:
+    """Names of the layers that the recipe keeps float and of all that no INT8 layer waits for: the box decoding."""
+    names = {node.name for node in model.graph.node if recipe.keeps_float(node.name)}
+    awaited: set[str] = set()
+    for node in reversed(model.graph.node):
+        if node.name in int8_layers or awaited & set(node.output):
+            awaited |= set(node.input)
+        else:
+            names.add(node.name)
+    return names
 
-    graph = nncf.quantize(model, nncf.Dataset(list(feeds)), preset=QuantizationPreset.MIXED)
+
+def nncf_graph(model: onnx.ModelProto, feeds: Iterable[dict[str, np.ndarray]], keep: set[str]) -> onnx.ModelProto:
+    """Quantize by NNCF's own rules for a CPU, on the same pictures, all but the layers `keep`."""
+    import nncf
+    from nncf import IgnoredScope, QuantizationPreset
+
+    scope = IgnoredScope(names=sorted(keep))
+    graph = nncf.quantize(model, nncf.Dataset(list(feeds)), preset=QuantizationPreset.MIXED, ignored_scope=scope)
     unfold_weights(graph)
     write_facts(graph, {"target": "cpu", "method": "nncf"})
     return graph

@@ -15,6 +15,7 @@ Legend: P prompts, T tokens, n cells, H = 8 heads of 16 channels. Equations: Seg
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,18 @@ class Cells:
         if self.drawn is None or self.lift is None:
             return added
         return added + self.drawn @ self.lift
+
+
+def point_codes(frequencies: Tensor, points: Sequence[tuple[Tensor, Tensor]], size_px: Tensor) -> Tensor:
+    """`RandomPositionEncoding` of K points x, y (P, 1) in pixels of a square frame: (P, K, 256).
+
+    2 pi (2 (x + 0.5) / size - 1) G with everything but x on one side, and no matrix product: this is the form in which
+    OpenVINO keeps the whole angle in fp32 where the rest is bf16 (`edgekd.deploy.openvino_build`).
+    """
+    per_px = frequencies * (4 * math.pi) / size_px
+    first = per_px.sum(dim=0) / 2 - frequencies.sum(dim=0) * (2 * math.pi)
+    angles = [x * per_px[0] + y * per_px[1] + first for x, y in points]
+    return torch.stack([torch.cat([angle.sin(), angle.cos()], dim=-1) for angle in angles], dim=1)
 
 
 def token_looks_at_cells(attention: Attention, queries: Tensor, cells: Cells) -> Tensor:

@@ -107,7 +107,10 @@ class PromptEncoder(nn.Module):
         """Tokens (P, K, 256) of points (P, K, 2) in input pixels with labels (P, K) from -1 to 3."""
         size_px = frame.size_px.reshape(-1, 1, 1)
         origin_px = frame.origin_px.reshape(-1, 1, 2)
-        code = self.pe_layer((point_coords + origin_px + 0.5) / size_px)
+        return self.with_labels(self.pe_layer((point_coords + origin_px + 0.5) / size_px), point_labels)
+
+    def with_labels(self, code: Tensor, point_labels: Tensor) -> Tensor:
+        """Positional codes (P, K, 256) become tokens of labels (P, K) from -1 to 3."""
         is_point = (point_labels >= 0).to(code.dtype).unsqueeze(-1)
         return code * is_point + F.embedding(point_labels + 1, self.label_table())
 
@@ -281,7 +284,10 @@ def draw_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
 
 def _covered(low: Tensor, high: Tensor, cell: Tensor) -> Tensor:
     # Share of each cell [cell, cell + 4 px] between low and high: (P, 1), (P, 1), (n,) -> (P, n).
-    overlap = torch.minimum(high, cell + MASK_CELL_PX) - torch.maximum(low, cell)
+    # The cell's own coordinates first: what bf16 rounds after that is small. Added, because OpenVINO rewrites a
+    # difference and forgets that it was marked to stay in fp32.
+    low_in_cell, high_in_cell = low + (-cell), high + (-cell)
+    overlap = high_in_cell.clamp(0.0, MASK_CELL_PX) - low_in_cell.clamp(0.0, MASK_CELL_PX)
     return overlap.clamp(min=0.0) / MASK_CELL_PX
 
 

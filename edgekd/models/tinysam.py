@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ModelError
-from edgekd.models.decoder_graph import Cells, two_way, upscaled_logits
+from edgekd.models.decoder_graph import Cells, point_codes, two_way, upscaled_logits
 from edgekd.models.prompt_decoder import (
     BOX_LABELS,
     FOREGROUND,
@@ -115,11 +115,16 @@ class PromptDecoder(nn.Module):
 
     def forward(self, image_embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """(1, 256, h, w), boxes (N, 4) xyxy input pixels -> low_res_masks (N, 4h, 4w), iou_predictions (N,)."""
-        corners = [boxes[:, :2], boxes[:, 2:]]
+        x1, y1, x2, y2 = boxes.split(1, dim=1)
+        points = [(x1, y1), (x2, y2)]
         if self.with_centre:
-            corners.append((boxes[:, :2] + boxes[:, 2:]) * 0.5)
+            points.append(((x1 + x2) * 0.5, (y1 + y2) * 0.5))
+        frequencies = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+        height, width = image_embeddings.shape[-2:]
+        frame = Frame.of_grid(height, width, image_embeddings)
+        code = point_codes(frequencies, points, frame.size_px)
         drawn = draw_boxes(boxes, *_mask_size(image_embeddings)) if self.draws_prompts else None
-        low_res, iou = self._best(image_embeddings, torch.stack(corners, dim=1), self.labels, drawn)
+        low_res, iou = self._best(image_embeddings, self.prompt_encoder.with_labels(code, self.labels), drawn)
         # A model that is told its box by drawing was trained within it and is undefined outside.
         return (cut_to_boxes(low_res, boxes) if self.draws_prompts else low_res), iou
 
@@ -129,14 +134,14 @@ class PromptDecoder(nn.Module):
         coords = torch.cat([coords, coords.new_zeros(n, 1, 2)], dim=1)
         labels = torch.cat([labels, labels.new_full((n, 1), PADDING)], dim=1)
         drawn = draw_points(coords, labels, *_mask_size(image_embeddings)) if self.draws_prompts else None
-        return self._best(image_embeddings, coords, labels, drawn)
-
-    def _best(
-        self, image_embeddings: Tensor, coords: Tensor, labels: Tensor, drawn: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
         height, width = image_embeddings.shape[-2:]
         frame = Frame.of_grid(height, width, image_embeddings)
-        prompt = self.mask_decoder.with_own_tokens(self.prompt_encoder.embed_points(coords, labels, frame))
+        return self._best(image_embeddings, self.prompt_encoder.embed_points(coords, labels, frame), drawn)
+
+    def _best(self, image_embeddings: Tensor, sparse: Tensor, drawn: Tensor | None) -> tuple[Tensor, Tensor]:
+        height, width = image_embeddings.shape[-2:]
+        frame = Frame.of_grid(height, width, image_embeddings)
+        prompt = self.mask_decoder.with_own_tokens(sparse)
         positions = self.prompt_encoder.dense_positions(height, width, frame).flatten(2).transpose(1, 2)
         tokens, cells = two_way(self.mask_decoder, self._cells(image_embeddings, drawn, positions), positions, prompt)
         vectors, iou = self.mask_decoder.read(tokens)
