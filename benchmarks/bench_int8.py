@@ -156,9 +156,8 @@ def nncf_chain(
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=sorted(keep), validate=False),
         )
-        n_layers = sum(
-            op.get_type_name() == "Constant" and "i8" in str(op.get_element_type()) for op in quantized.get_ops()
-        )
+        weights = [op for op in quantized.get_ops() if op.get_type_name() == "Constant"]
+        n_layers = sum(op.get_element_type() == openvino.Type.i8 for op in weights)
         files = bundle / "nncf.xml", bundle / "nncf.bin"
         openvino.save_model(quantized, files[0], compress_to_fp16=False)
         replaced = manifest.stages[stage].model_copy(update={"files": tuple(map(describe_file, files))})
