@@ -287,7 +287,8 @@ def _covered(low: Tensor, high: Tensor, cell: Tensor) -> Tensor:
     # The cell's own coordinates first: what bf16 rounds after that is small. Added, because OpenVINO rewrites a
     # difference and forgets that it was marked to stay in fp32.
     low_in_cell, high_in_cell = low + (-cell), high + (-cell)
-    overlap = high_in_cell.clamp(0.0, MASK_CELL_PX) - low_in_cell.clamp(0.0, MASK_CELL_PX)
+    side = float(MASK_CELL_PX)
+    overlap = high_in_cell.clamp(0.0, side) - low_in_cell.clamp(0.0, side)
     return overlap.clamp(min=0.0) / MASK_CELL_PX
 
 

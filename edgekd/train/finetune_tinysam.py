@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from edgekd.errors import TrainingError
 from edgekd.losses.segmentation import MaskLossWeights, object_weight, prompt_loss
-from edgekd.models.prompt_decoder import MASK_CELL_PX, Frame, draw_boxes, draw_points
+from edgekd.models.prompt_decoder import MASK_CELL_PX, Frame, cut_to_boxes, draw_boxes, draw_points
 from edgekd.models.spectral_adapter import Adapted, attach_adapters
 from edgekd.models.tinysam import ADAPTED, TinySam, save_tinysam
 from edgekd.models.tinyvit import EMBEDDING_CHANNELS
@@ -215,9 +215,17 @@ class PromptBatch:
         return draw_boxes(self.coords[:, :2].flatten(1), height, width)
 
     def decode(self, model: TinySam, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (P, 3, H/4, W/4) and iou_predictions (P, 3) of `model` from its embeddings (B, 256, h, w), fp32."""
+        """Logits (P, 3, H/4, W/4) and iou_predictions (P, 3) of `model` from its embeddings (B, 256, h, w), fp32.
+
+        A model that is told its boxes by drawing is cut to them, as when it is deployed: a dice loss that also counts
+        the cells outside makes masks that are too small.
+        """
         if len(self.images) > 1:
             embeddings = embeddings[self.picture]
         drawn = self.drawn() if model.draws_prompts else None
         logits, iou = model.decode(embeddings, self.coords, self.labels, self.frame, drawn)
+        if drawn is not None and self.kind != "point":
+            n_masks, boxes = logits.shape[1], self.coords[:, :2].flatten(1)
+            cut = cut_to_boxes(logits.float().flatten(0, 1), boxes.repeat_interleave(n_masks, dim=0))
+            logits = cut.unflatten(0, (-1, n_masks))
         return logits.float(), iou.float()

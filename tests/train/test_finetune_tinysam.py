@@ -19,7 +19,7 @@ from edgekd.train.finetune_job import FinetuneJob, parse_stages, run_job
 from edgekd.train.finetune_tinysam import PromptBatch, TinySamData, TinySamTask, draw_crops
 from edgekd.train.freeze import apply_policy, set_modes
 from edgekd.train.mask_teacher import SamTeacher, TinySamTeacher, distillation_loss, load_teacher
-from edgekd.train.prompts import PROMPT_KINDS
+from edgekd.train.prompts import PROMPT_KINDS, PromptKind
 from edgekd.train.retention import Retention, check_retention, compare
 from edgekd.train.segmentation_data import CropRecipe
 
@@ -77,6 +77,22 @@ def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("kind", PROMPT_KINDS)
+def test_masks_are_cut_to_their_boxes_as_when_deployed(tmp_path: Path, kind: PromptKind) -> None:
+    task = make_task(tmp_path)
+    batch = PromptBatch.of(
+        draw_crops(task.data.train, RECIPE, 1, np.random.default_rng(0)), kind, np.random.default_rng(0)
+    )
+    boxes = torch.tensor([[8.0, 8.0, 24.0, 40.0]]).expand(len(batch.boxes), -1)
+    corners = boxes.reshape(-1, 2, 2)
+    batch = replace(batch, coords=torch.cat([corners, batch.coords[:, 2:]], dim=1) if kind != "point" else batch.coords)
+    with torch.no_grad():
+        logits, _ = batch.decode(task.tinysam, task.tinysam.image_encoder(batch.images) + 3)
+    outside = torch.ones(16, 16, dtype=torch.bool)
+    outside[2:10, 2:6] = False
+    assert bool((logits[..., outside] <= -2).all()) == (kind != "point")
 
 
 def test_distillation_pulls_towards_the_teacher(tmp_path: Path) -> None:
