@@ -62,13 +62,11 @@ class TinySam(nn.Module):
 
     draws_prompts: the network was trained with every prompt also drawn as SAM's mask prompt (`draw_boxes`). The
     official checkpoints were not; those trained here from nothing were, and say so in their file.
-    mask_threshold: the logit above which a cell belongs to a mask, 0 as SAM's unless training pictures ask for another;
-    `PromptDecoder` subtracts it, so that whoever reads its masks cuts at 0.
     """
 
-    def __init__(self, draws_prompts: bool = False, mask_threshold: float = 0.0) -> None:
+    def __init__(self, draws_prompts: bool = False) -> None:
         super().__init__()
-        self.draws_prompts, self.mask_threshold = draws_prompts, mask_threshold
+        self.draws_prompts = draws_prompts
         self.image_encoder = TinyVitEncoder()
         self.prompt_encoder = PromptEncoder()
         self.mask_decoder = MaskDecoder()
@@ -109,7 +107,7 @@ class PromptDecoder(nn.Module):
     def __init__(self, model: TinySam, prompt: Prompt = "box") -> None:
         super().__init__()
         self.prompt_encoder, self.mask_decoder = model.prompt_encoder, model.mask_decoder
-        self.draws_prompts, self.mask_threshold = model.draws_prompts, model.mask_threshold
+        self.draws_prompts = model.draws_prompts
         self.with_centre = prompt == "box+centre"
         # A lone box carries no padding token in SAM; points do (forward_points).
         labels = (*BOX_LABELS, FOREGROUND) if self.with_centre else BOX_LABELS
@@ -149,8 +147,7 @@ class PromptDecoder(nn.Module):
         vectors, iou = self.mask_decoder.read(tokens)
         best = iou.argmax(dim=1, keepdim=True)
         chosen = vectors.gather(1, best.unsqueeze(-1).expand(-1, 1, vectors.shape[-1])).squeeze(1)
-        logits = upscaled_logits(self.mask_decoder, cells, chosen, (height, width))
-        return logits - self.mask_threshold, iou.gather(1, best).squeeze(1)
+        return upscaled_logits(self.mask_decoder, cells, chosen, (height, width)), iou.gather(1, best).squeeze(1)
 
     def _cells(self, image_embeddings: Tensor, drawn: Tensor | None, positions: Tensor) -> Cells:
         encoder = self.prompt_encoder
@@ -191,8 +188,7 @@ def save_tinysam(model: TinySam, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         adapter = {key: value for key, value in model.state_dict().items() if _IS_ADAPTER in key}
-        facts = {"draws_prompts": model.draws_prompts, "mask_threshold": model.mask_threshold}
-        content = {"model": official_state_dict(model), **facts}
+        content = {"model": official_state_dict(model), "draws_prompts": model.draws_prompts}
         torch.save(content | ({"adapter": adapter} if adapter else {}), temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as reason:
@@ -240,17 +236,15 @@ def load_tinysam(path: str | Path) -> TinySam:
             f"{path} is no weights-only PyTorch checkpoint ({type(reason).__name__}); "
             "pass a plain state dict such as tinysam.pth or mobile_sam.pt"
         ) from reason
-    draws_prompts, mask_threshold, adapter = False, 0.0, None
+    draws_prompts, adapter = False, None
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         draws_prompts = bool(state.get("draws_prompts", False))
-        mask_threshold = float(state.get("mask_threshold", 0.0))
         adapter = state.get("adapter")
         state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelError(f"{path} holds {type(state).__name__} instead of tensors by name; pass a state dict")
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     model = from_official(tensors, str(path), draws_prompts)
-    model.mask_threshold = mask_threshold
     if adapter is not None:
         rank = len(adapter[f"{ADAPTED[0]}.adapter.down_low.weight"])
         attach_adapters(model, ADAPTED, EMBEDDING_CHANNELS, rank)

@@ -217,8 +217,7 @@ class PromptBatch:
     def decode(self, model: TinySam, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (P, 3, H/4, W/4) and iou_predictions (P, 3) of `model` from its embeddings (B, 256, h, w), fp32.
 
-        A model that is told its boxes by drawing is cut to them, as when it is deployed: a dice loss that also counts
-        the cells outside makes masks that are too small.
+        A model that is told its boxes by drawing is cut to them, as `PromptDecoder` does: cells outside cost nothing.
         """
         if len(self.images) > 1:
             embeddings = embeddings[self.picture]

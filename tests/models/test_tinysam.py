@@ -123,19 +123,6 @@ def test_drawn_prompts_decode_as_the_reference_does() -> None:
 
 
 @torch.no_grad()
-def test_a_mask_threshold_moves_the_logits_and_survives_the_file(tmp_path: Path, ours: TinySam) -> None:
-    embeddings, boxes = torch.randn(1, 256, 4, 4), torch.tensor([[5.0, 5.0, 40.0, 50.0]])
-    save_tinysam(ours, tmp_path / "plain.pt")
-    moved = load_tinysam(tmp_path / "plain.pt")
-    assert moved.mask_threshold == 0.0
-    moved.mask_threshold = -0.75
-    save_tinysam(moved, tmp_path / "moved.pt")
-    plain, _ = PromptDecoder(ours)(embeddings, boxes)
-    shifted, _ = PromptDecoder(load_tinysam(tmp_path / "moved.pt"))(embeddings, boxes)
-    torch.testing.assert_close(shifted, plain + 0.75)
-
-
-@torch.no_grad()
 def test_any_multiple_of_32_fits() -> None:
     model = TinySam(draws_prompts=True).eval()
     embeddings = model.image_encoder(torch.randn(1, 3, 96, 160))
