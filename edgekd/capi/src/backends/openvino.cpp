@@ -23,7 +23,7 @@ struct Deleter {
 };
 using Core = std::unique_ptr<ov_core_t, Deleter<ov_core_t, ov_core_free>>;
 using Model = std::unique_ptr<ov_model_t, Deleter<ov_model_t, ov_model_free>>;
-using Compiled = std::unique_ptr<ov_compiled_model_t, Deleter<ov_compiled_model_t, ov_compiled_model_free>>;
+using SharedCompiled = std::shared_ptr<ov_compiled_model_t>;
 using Port = std::unique_ptr<ov_output_const_port_t, Deleter<ov_output_const_port_t, ov_output_const_port_free>>;
 using Request = std::unique_ptr<ov_infer_request_t, Deleter<ov_infer_request_t, ov_infer_request_free>>;
 using Tensor = std::unique_ptr<ov_tensor_t, Deleter<ov_tensor_t, ov_tensor_free>>;
@@ -117,8 +117,11 @@ Input input_of(const ov_model_t* model, size_t index) {
 // The shapes of the inputs behind axis 0, in the network's order.
 using Sizes = std::vector<std::vector<int64_t>>;
 
-// A model as read, and what was compiled of it: one compiled model for each size that came, shared by an engine and
-// its clones. A network whose sizes are fixed is compiled at once, with empty `Sizes`.
+// Input sizes that an engine keeps compiled, the last used, as in edgekd/runtime/engines/openvino.py.
+constexpr size_t kKeptSizes = 6;
+
+// A model as read, and what engines hold compiled of it: one compiled model for each size, shared by an engine and its
+// clones. A network whose sizes are fixed has empty `Sizes`.
 class Network {
 public:
     explicit Network(const edgekd_engine_options& options)
@@ -136,9 +139,6 @@ public:
             inputs_.push_back(input_of(made, i));
             has_open_sizes_ = has_open_sizes_ || inputs_.back().has_open_sizes;
         }
-        if (has_open_sizes_) return;
-        compiled({});
-        model_.reset();  // never needed again
     }
 
     bool has_open_sizes() const { return has_open_sizes_; }
@@ -158,13 +158,18 @@ public:
         return sizes;
     }
 
-    // The first call for a size takes as long as a compilation; the others return at once.
-    ov_compiled_model_t* compiled(const Sizes& sizes) {
+    // For a size that no engine holds this takes as long as a compilation; otherwise it returns at once.
+    SharedCompiled compiled(const Sizes& sizes) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        const auto found = compiled_.find(sizes);
-        if (found != compiled_.end()) return found->second.get();
-        if (!sizes.empty()) reshape(sizes);
-        return compiled_.emplace(sizes, compile()).first->second.get();
+        std::weak_ptr<ov_compiled_model_t>& held = compiled_[sizes];
+        SharedCompiled compiled = held.lock();
+        if (compiled == nullptr) {
+            if (!sizes.empty()) reshape(sizes);
+            compiled = compile();
+            held = compiled;
+            if (sizes.empty()) model_.reset();  // clones are made of an engine that holds what was compiled
+        }
+        return compiled;
     }
 
 private:
@@ -188,14 +193,14 @@ private:
         check_load(ov_model_reshape(model_.get(), names.data(), shapes.data(), names.size()));
     }
 
-    Compiled compile() const {
+    SharedCompiled compile() const {
         const std::string n_threads = std::to_string(n_threads_);
         const size_t n_properties = n_threads_ > 0 ? 8 : 6;  // keys and values; the last pair only with a number
         ov_compiled_model_t* made = nullptr;
         check_load(ov_core_compile_model(core_.get(), model_.get(), "CPU", n_properties, &made,
                                          "INFERENCE_PRECISION_HINT", precision_.c_str(), "PERFORMANCE_HINT", "LATENCY",
                                          "NUM_STREAMS", "1", "INFERENCE_NUM_THREADS", n_threads.c_str()));
-        return Compiled(made);
+        return SharedCompiled(made, ov_compiled_model_free);
     }
 
     std::string path_, precision_;
@@ -205,10 +210,10 @@ private:
     std::vector<Input> inputs_;
     bool has_open_sizes_ = false;
     std::mutex mutex_;  // guards what follows, and the shape of model_
-    std::map<Sizes, Compiled> compiled_;
+    std::map<Sizes, std::weak_ptr<ov_compiled_model_t>> compiled_;
 };
 
-// A network, and an infer request for each of the sizes that this engine met.
+// A network, compiled and with an infer request for each of the last sizes that this engine met.
 class OpenVinoEngine {
 public:
     explicit OpenVinoEngine(std::shared_ptr<Network> network) : network_(std::move(network)) {
@@ -219,18 +224,33 @@ public:
 
     ov_infer_request_t* request(const edgekd_tensor* inputs, size_t n_inputs) {
         const Sizes sizes = network_->sizes_of(inputs, n_inputs);
-        Request& request = requests_[sizes];
-        if (request == nullptr) {
-            ov_infer_request_t* made = nullptr;
-            check(ov_compiled_model_create_infer_request(network_->compiled(sizes), &made), "make a request");
-            request.reset(made);
+        const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const Kept& one) { return one.sizes == sizes; });
+        if (found != kept_.end()) {
+            std::rotate(found, found + 1, kept_.end());
+        } else {
+            // Before the next is compiled, so that memory stays bounded.
+            if (kept_.size() == kKeptSizes) kept_.erase(kept_.begin());
+            kept_.push_back(made(sizes));
         }
-        return request.get();
+        return kept_.back().request.get();
     }
 
 private:
+    struct Kept {
+        Sizes sizes;
+        SharedCompiled compiled;
+        Request request;
+    };
+
+    Kept made(const Sizes& sizes) const {
+        SharedCompiled compiled = network_->compiled(sizes);
+        ov_infer_request_t* made = nullptr;
+        check(ov_compiled_model_create_infer_request(compiled.get(), &made), "make a request");
+        return {sizes, std::move(compiled), Request(made)};
+    }
+
     std::shared_ptr<Network> network_;
-    std::map<Sizes, Request> requests_;
+    std::vector<Kept> kept_;  // the last used at the end
 };
 
 // Let the request read the caller's memory in place.
