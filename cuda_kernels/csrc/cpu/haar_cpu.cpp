@@ -47,6 +47,14 @@ struct Grid {
   int64_t cells() const { return cells_high * cells_wide; }
 };
 
+// Planes of even sizes touch no edge: several small ones are one tall plane, whose bands are written in whole lines.
+edgekd_haar_shape joined(edgekd_haar_shape shape) {
+  if (shape.height % 2 || shape.width % 2) return shape;
+  constexpr int64_t kPixels = 4096;
+  for (; shape.planes % 2 == 0 && shape.height * shape.width < kPixels; shape.planes /= 2) shape.height *= 2;
+  return shape;
+}
+
 // Two rows of 2 * cells_wide pixels for the cells at an odd edge, where the image has no complete blocks.
 template <typename T>
 class EdgeRows {
@@ -141,9 +149,11 @@ BandRow<const T> band_row(const void* const bands[4], int64_t offset) {
 }
 
 template <typename T>
-void analysis(const edgekd_haar_shape& shape, const T* x, void* const bands[4]) {
+void analysis(const edgekd_haar_shape& planes, const T* x, void* const bands[4]) {
+  const edgekd_haar_shape shape = joined(planes);
   const Grid grid(shape);
   const InstructionSet isa = this_cpu();
+  const RowPattern rows(grid.cells_wide);
   const int64_t step = rows_at_once<T>(shape, grid.cells_wide);
 #pragma omp parallel num_threads(shape.threads)
   {
@@ -159,7 +169,7 @@ void analysis(const edgekd_haar_shape& shape, const T* x, void* const bands[4]) 
         const BandRow<T> to = band_row<T>(bands, first + i * grid.cells_wide);
         const BandRow<T> held{stages[0].place(to.approx), stages[1].place(to.horizontal), stages[2].place(to.vertical),
                               stages[3].place(to.diagonal)};
-        EDGEKD_ROWS(isa, analysis_rows<T>(pixels + 2 * i * grid.width, n, held, grid.cells_wide));
+        EDGEKD_ROWS(isa, analysis_rows<T>(pixels + 2 * i * grid.width, n, held, rows));
         stages[0].release(to.approx, n * grid.cells_wide);
         stages[1].release(to.horizontal, n * grid.cells_wide);
         stages[2].release(to.vertical, n * grid.cells_wide);
@@ -168,7 +178,7 @@ void analysis(const edgekd_haar_shape& shape, const T* x, void* const bands[4]) 
       for (int64_t i = grid.whole_rows(); i < grid.cells_high; ++i) {
         edge.read(pixels, i);
         const BandRow<T> to = band_row<T>(bands, first + i * grid.cells_wide);
-        EDGEKD_ROWS(isa, analysis_rows<T>(edge.pair(), 1, to, grid.cells_wide));
+        EDGEKD_ROWS(isa, analysis_rows<T>(edge.pair(), 1, to, rows));
       }
     }
     EDGEKD_ROWS(isa, stream_fence());
@@ -176,9 +186,11 @@ void analysis(const edgekd_haar_shape& shape, const T* x, void* const bands[4]) 
 }
 
 template <typename T>
-void synthesis(const edgekd_haar_shape& shape, const void* const bands[4], T* x) {
+void synthesis(const edgekd_haar_shape& planes, const void* const bands[4], T* x) {
+  const edgekd_haar_shape shape = joined(planes);
   const Grid grid(shape);
   const InstructionSet isa = this_cpu();
+  const RowPattern rows(grid.cells_wide);
   const int64_t step = rows_at_once<T>(shape, 2 * grid.width);
 #pragma omp parallel num_threads(shape.threads)
   {
@@ -192,12 +204,12 @@ void synthesis(const edgekd_haar_shape& shape, const void* const bands[4], T* x)
         n = std::min(step, grid.whole_rows() - i);
         T* to = pixels + 2 * i * grid.width;
         const BandRow<const T> from = band_row<T>(bands, first + i * grid.cells_wide);
-        EDGEKD_ROWS(isa, synthesis_rows<T>(from, n, stage.place(to), grid.cells_wide));
+        EDGEKD_ROWS(isa, synthesis_rows<T>(from, n, stage.place(to), rows));
         stage.release(to, 2 * n * grid.width);
       }
       for (int64_t i = grid.whole_rows(); i < grid.cells_high; ++i) {
         const BandRow<const T> from = band_row<T>(bands, first + i * grid.cells_wide);
-        EDGEKD_ROWS(isa, synthesis_rows<T>(from, 1, edge.pair(), grid.cells_wide));
+        EDGEKD_ROWS(isa, synthesis_rows<T>(from, 1, edge.pair(), rows));
         edge.write(pixels, i);
       }
     }
@@ -218,8 +230,9 @@ template <typename T>
 struct LossRoom {
   EdgeRows<T> student, teacher, gradient;
   Stage<T> stage;  // pairs of rows of the gradient
+  RowPattern rows;
   LossRoom(const Grid& grid, bool streams, InstructionSet isa)
-      : student(grid), teacher(grid), gradient(grid), stage(2 * grid.width, streams, isa) {}
+      : student(grid), teacher(grid), gradient(grid), stage(2 * grid.width, streams, isa), rows(grid.cells_wide) {}
 };
 
 template <typename T, bool kWeighted, bool kGradient>
@@ -233,17 +246,17 @@ double plane_loss(const edgekd_haar_shape& shape, const LossArguments<T>& args, 
     n = std::min(step, grid.whole_rows() - i);
     const int64_t at = start + 2 * i * grid.width;
     T* to = kGradient ? args.gradient + at : nullptr;
-    const LossRows<T> rows{args.student + at, args.teacher + at, kWeighted ? weight + i * grid.cells_wide : nullptr,
+    const LossRows<T> maps{args.student + at, args.teacher + at, kWeighted ? weight + i * grid.cells_wide : nullptr,
                            kGradient ? room.stage.place(to) : nullptr};
-    EDGEKD_ROWS(isa, loss_rows<T, kWeighted, kGradient>(rows, n, grid.cells_wide, args.factors, totals));
+    EDGEKD_ROWS(isa, loss_rows<T, kWeighted, kGradient>(maps, n, room.rows, args.factors, totals));
     if (kGradient) room.stage.release(to, 2 * n * grid.width);
   }
   for (int64_t i = grid.whole_rows(); i < grid.cells_high; ++i) {
     room.student.read(args.student + start, i);
     room.teacher.read(args.teacher + start, i);
-    const LossRows<T> rows{room.student.pair(), room.teacher.pair(), kWeighted ? weight + i * grid.cells_wide : nullptr,
+    const LossRows<T> maps{room.student.pair(), room.teacher.pair(), kWeighted ? weight + i * grid.cells_wide : nullptr,
                            room.gradient.pair()};
-    EDGEKD_ROWS(isa, loss_rows<T, kWeighted, kGradient>(rows, 1, grid.cells_wide, args.factors, totals));
+    EDGEKD_ROWS(isa, loss_rows<T, kWeighted, kGradient>(maps, 1, room.rows, args.factors, totals));
     if (kGradient) room.gradient.write(args.gradient + start, i);
   }
   double energy = 0.0;
@@ -252,7 +265,8 @@ double plane_loss(const edgekd_haar_shape& shape, const LossArguments<T>& args, 
 }
 
 template <typename T, bool kWeighted, bool kGradient>
-double loss(const edgekd_haar_shape& shape, const LossArguments<T>& args, double* plane_energy) {
+double loss(const edgekd_haar_shape& planes, const LossArguments<T>& args, double* plane_energy) {
+  const edgekd_haar_shape shape = kWeighted ? planes : joined(planes);
   const InstructionSet isa = this_cpu();
 #pragma omp parallel num_threads(shape.threads)
   {

@@ -112,10 +112,11 @@ void loss_blocks(const LossRows<T>& rows, int64_t cells, const LossFactors& fact
 }  // namespace
 
 template <typename T>
-void analysis_rows(const T* pixels, int64_t n_rows, BandRow<T> bands, int64_t cells) {
+void analysis_rows(const T* pixels, int64_t n_rows, BandRow<T> bands, const RowPattern& rows) {
 #ifdef __AVX512F__
-  if constexpr (std::is_same<T, float>::value) return analysis_rows_f32(pixels, n_rows, bands, cells);
+  if constexpr (std::is_same<T, float>::value) return analysis_rows_f32(pixels, n_rows, bands, rows);
 #endif
+  const int64_t cells = rows.cells;
   for (int64_t i = 0; i < n_rows; ++i, pixels += 4 * cells, bands = bands.after(cells)) {
     const T* bottom = pixels + 2 * cells;
     if (cells >= 16) analysis_blocks<T, 16>(pixels, bottom, bands, cells);
@@ -125,10 +126,11 @@ void analysis_rows(const T* pixels, int64_t n_rows, BandRow<T> bands, int64_t ce
 }
 
 template <typename T>
-void synthesis_rows(BandRow<const T> bands, int64_t n_rows, T* pixels, int64_t cells) {
+void synthesis_rows(BandRow<const T> bands, int64_t n_rows, T* pixels, const RowPattern& rows) {
 #ifdef __AVX512F__
-  if constexpr (std::is_same<T, float>::value) return synthesis_rows_f32(bands, n_rows, pixels, cells);
+  if constexpr (std::is_same<T, float>::value) return synthesis_rows_f32(bands, n_rows, pixels, rows);
 #endif
+  const int64_t cells = rows.cells;
   for (int64_t i = 0; i < n_rows; ++i, pixels += 4 * cells, bands = bands.after(cells)) {
     T* bottom = pixels + 2 * cells;
     if (cells >= 16) synthesis_blocks<T, 16>(bands, pixels, bottom, cells);
@@ -138,15 +140,16 @@ void synthesis_rows(BandRow<const T> bands, int64_t n_rows, T* pixels, int64_t c
 }
 
 template <typename T, bool kWeighted, bool kGradient>
-void loss_rows(LossRows<T> rows, int64_t n_rows, int64_t cells, const LossFactors& factors, double* totals) {
+void loss_rows(LossRows<T> maps, int64_t n_rows, const RowPattern& rows, const LossFactors& factors, double* totals) {
 #ifdef __AVX512F__
   if constexpr (std::is_same<T, float>::value)
-    return loss_rows_f32<kWeighted, kGradient>(rows, n_rows, cells, factors, totals);
+    return loss_rows_f32<kWeighted, kGradient>(maps, n_rows, rows, factors, totals);
 #endif
-  for (int64_t i = 0; i < n_rows; ++i, rows = rows.after(cells)) {
-    if (cells >= 16) loss_blocks<T, kWeighted, kGradient, 16>(rows, cells, factors, totals);
-    else if (cells >= 8) loss_blocks<T, kWeighted, kGradient, 8>(rows, cells, factors, totals);
-    else loss_blocks<T, kWeighted, kGradient, 1>(rows, cells, factors, totals);
+  const int64_t cells = rows.cells;
+  for (int64_t i = 0; i < n_rows; ++i, maps = maps.after(cells)) {
+    if (cells >= 16) loss_blocks<T, kWeighted, kGradient, 16>(maps, cells, factors, totals);
+    else if (cells >= 8) loss_blocks<T, kWeighted, kGradient, 8>(maps, cells, factors, totals);
+    else loss_blocks<T, kWeighted, kGradient, 1>(maps, cells, factors, totals);
   }
 }
 
@@ -181,12 +184,16 @@ void stream_fence() {
 }
 
 #define EDGEKD_INSTANTIATE(T)                                                                              \
-  template void analysis_rows<T>(const T*, int64_t, BandRow<T>, int64_t);                                  \
-  template void synthesis_rows<T>(BandRow<const T>, int64_t, T*, int64_t);                                 \
-  template void loss_rows<T, false, false>(LossRows<T>, int64_t, int64_t, const LossFactors&, double*);    \
-  template void loss_rows<T, false, true>(LossRows<T>, int64_t, int64_t, const LossFactors&, double*);     \
-  template void loss_rows<T, true, false>(LossRows<T>, int64_t, int64_t, const LossFactors&, double*);     \
-  template void loss_rows<T, true, true>(LossRows<T>, int64_t, int64_t, const LossFactors&, double*);
+  template void analysis_rows<T>(const T*, int64_t, BandRow<T>, const RowPattern&);                        \
+  template void synthesis_rows<T>(BandRow<const T>, int64_t, T*, const RowPattern&);                       \
+  template void loss_rows<T, false, false>(LossRows<T>, int64_t, const RowPattern&, const LossFactors&,    \
+                                         double*);                                                         \
+  template void loss_rows<T, false, true>(LossRows<T>, int64_t, const RowPattern&, const LossFactors&,     \
+                                         double*);                                                         \
+  template void loss_rows<T, true, false>(LossRows<T>, int64_t, const RowPattern&, const LossFactors&,     \
+                                         double*);                                                         \
+  template void loss_rows<T, true, true>(LossRows<T>, int64_t, const RowPattern&, const LossFactors&,      \
+                                         double*);
 
 EDGEKD_INSTANTIATE(float)
 EDGEKD_INSTANTIATE(Half)
