@@ -34,8 +34,8 @@ class Lanes {
 
   template <bool kAll>
   __m512 load(const float* pixels) const {
-    const __mmask16 wanted = kAll ? 0xffffu : lanes_below(left);
-    __m512 loaded = _mm512_maskz_loadu_ps(step_->parts[0].lanes & wanted, pixels + start_ + step_->parts[0].at);
+    const __mmask16 wanted = kAll ? 0xffffu : lanes_below(left);  // the last row ends the first part, if it is there
+    __m512 loaded = _mm512_maskz_loadu_ps(step_->parts[0].lanes, pixels + start_ + step_->parts[0].at);
     for (int k = 1; k < step_->n_parts; ++k)
       loaded = _mm512_mask_loadu_ps(loaded, step_->parts[k].lanes & wanted, pixels + start_ + step_->parts[k].at);
     return loaded;
