@@ -19,8 +19,8 @@ from edgekd.runtime.engines import Array
 _PRECISION_HINT = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 
 KEPT_SIZES = 6
-"""Input sizes that an engine keeps compiled, the last used; at 1024 px the default chain takes 0.4 GB for each in fp32,
-and 1.5 s to compile. Six hold 97 % of NWPU VHR-10."""
+"""Input sizes that an engine keeps compiled, the last used: enough for the common shapes of a mixed folder, and a bound
+on memory."""
 
 Sizes = tuple[tuple[int, ...], ...]
 
