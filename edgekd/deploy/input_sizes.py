@@ -66,7 +66,7 @@ def smaller_sizes(height_px: int, width_px: int) -> tuple[Size, ...]:
     """Return the (height, width) of wide and tall inputs within a square one, for pictures of common cameras.
 
     A size that is not square was chosen for its pictures and has none. Few sizes, because each is compiled when its
-    first picture comes: and held in memory. OpenVINO engines keep the last used.
+    first picture comes, and held in memory. OpenVINO engines keep the last used.
     """
     if height_px != width_px:
         return ()
