@@ -1,6 +1,7 @@
 """The CPU kernels behind ctypes: contiguous CPU tensors of float32, float16 or bfloat16 in, new tensors out."""
 
 import ctypes
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from edgekd.errors import BackendUnavailable
 from edgekd.ops._cpu_build import find_cpu_library
 from edgekd.ops._interface import BandWeights
+from edgekd.ops._ref import HaarBands
 
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 COMPILE_COMMAND = "edgekd kernels compile --cpu"
@@ -41,16 +43,16 @@ def instruction_set() -> str:
     return str(_library().edgekd_haar_instruction_set().decode())
 
 
-def analysis(x: Tensor, replicate: bool) -> list[Tensor]:
+def analysis(x: Tensor, replicate: bool) -> HaarBands:
     """Forward transform of x (N, C, H, W): four bands (N, C, ceil(H/2), ceil(W/2))."""
     n, c, height, width = x.shape
-    bands = [x.new_empty(n, c, (height + 1) // 2, (width + 1) // 2) for _ in range(4)]
+    bands = HaarBands(*(x.new_empty(n, c, (height + 1) // 2, (width + 1) // 2) for _ in range(4)))
     shape = _shape(x.shape, replicate)
     _library().edgekd_haar_analysis(DTYPE_CODES[x.dtype], ctypes.byref(shape), x.data_ptr(), _pointers(bands))
     return bands
 
 
-def synthesis(bands: list[Tensor], height: int, width: int, replicate: bool) -> Tensor:
+def synthesis(bands: Sequence[Tensor], height: int, width: int, replicate: bool) -> Tensor:
     """Adjoint of `analysis`: four bands -> (N, C, height, width); without replicate it is the cropped inverse."""
     x = bands[0].new_empty(*bands[0].shape[:2], height, width)
     shape = _shape(x.shape, replicate)
@@ -62,35 +64,41 @@ def loss(
     student: Tensor, teacher: Tensor, cell_weight: Tensor | None, weights: BandWeights, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Loss (a float32 scalar) and, in the same pass when asked, its gradient (else an empty tensor)."""
-    energy, gradient = _loss(student, teacher, cell_weight, weights, 2.0 if with_gradient else None)
-    return torch.tensor(energy, dtype=torch.float32), gradient
+    value = student.new_empty((), dtype=torch.float32)
+    gradient = student.new_empty(student.shape if with_gradient else (0,))
+    _loss((student, teacher, cell_weight), weights, gradient, 2.0, value.data_ptr())
+    return value, gradient
 
 
 def loss_gradient(
     grad_output: Tensor, student: Tensor, teacher: Tensor, cell_weight: Tensor | None, weights: BandWeights
 ) -> Tensor:
     """Gradient of the loss with respect to student, times grad_output; only the product is rounded to the dtype."""
-    return _loss(student, teacher, cell_weight, weights, 2.0 * grad_output.item())[1]
+    gradient = student.new_empty(student.shape)
+    _loss((student, teacher, cell_weight), weights, gradient, 2.0 * grad_output.item(), None)
+    return gradient
 
 
 def _loss(
-    student: Tensor, teacher: Tensor, cell_weight: Tensor | None, weights: BandWeights, gradient_scale: float | None
-) -> tuple[float, Tensor]:
-    gradient = torch.empty_like(student) if gradient_scale is not None else student.new_empty(0)
-    shape = _shape(student.shape, replicate=False)
-    energy = _library().edgekd_haar_loss(
+    maps: tuple[Tensor, Tensor, Tensor | None],
+    weights: BandWeights,
+    gradient: Tensor,
+    gradient_scale: float,
+    loss_pointer: int | None,
+) -> None:
+    student, teacher, cell_weight = maps
+    _library().edgekd_haar_loss(
         DTYPE_CODES[student.dtype],
-        ctypes.byref(shape),
+        ctypes.byref(_shape(student.shape, False)),
         student.data_ptr(),
         teacher.data_ptr(),
         cell_weight.data_ptr() if cell_weight is not None else None,
         student.shape[1],
         *weights.per_cell(student.shape),
-        gradient.data_ptr() if gradient_scale is not None else None,
-        gradient_scale or 0.0,
-        (ctypes.c_double * shape.planes)(),
+        gradient.data_ptr() or None,
+        gradient_scale,
+        loss_pointer,
     )
-    return float(energy), gradient
 
 
 def _shape(shape: torch.Size, replicate: bool) -> HaarShape:
@@ -98,7 +106,7 @@ def _shape(shape: torch.Size, replicate: bool) -> HaarShape:
     return HaarShape(n * c, height, width, replicate, torch.get_num_threads())
 
 
-def _pointers(bands: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+def _pointers(bands: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * 4)(*(band.data_ptr() for band in bands))
 
 
@@ -123,7 +131,7 @@ def _declare(path: Path) -> ctypes.CDLL:
     library.edgekd_haar_loss.argtypes = [
         integer, pointer, pointer, pointer, pointer, ctypes.c_int64, real, real, pointer, real, pointer,
     ]  # fmt: skip
-    library.edgekd_haar_loss.restype = ctypes.c_double
+    library.edgekd_haar_loss.restype = None
     library.edgekd_haar_instruction_set.argtypes = []
     library.edgekd_haar_instruction_set.restype = ctypes.c_char_p
     return library

@@ -5,6 +5,7 @@ or sum needs an answer from the device: nothing here stalls it.
 """
 
 import ctypes
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from edgekd.errors import BackendUnavailable
 from edgekd.ops._interface import BandWeights
 from edgekd.ops._nvrtc import cached_cubin, load_nvrtc
+from edgekd.ops._ref import HaarBands
 from edgekd.ops.sources import kernel_sources_dir
 
 THREADS = 256  # kBlock in haar_loss.cuh
@@ -34,15 +36,15 @@ def why_unavailable(device_type: str) -> str | None:
     return None
 
 
-def analysis(x: Tensor, replicate: bool) -> list[Tensor]:
+def analysis(x: Tensor, replicate: bool) -> HaarBands:
     """Forward transform."""
     n, c, height, width = x.shape
-    bands = [x.new_empty(n, c, (height + 1) // 2, (width + 1) // 2) for _ in range(4)]
+    bands = HaarBands(*(x.new_empty(n, c, (height + 1) // 2, (width + 1) // 2) for _ in range(4)))
     _launch("analysis", x, [x, *bands, *_sizes(x.shape), int(replicate)])
     return bands
 
 
-def synthesis(bands: list[Tensor], height: int, width: int, replicate: bool) -> Tensor:
+def synthesis(bands: Sequence[Tensor], height: int, width: int, replicate: bool) -> Tensor:
     """Adjoint of `analysis`."""
     x = bands[0].new_empty(*bands[0].shape[:2], height, width)
     _launch("synthesis", x, [*bands, x, *_sizes(x.shape), int(replicate)])

@@ -29,7 +29,13 @@ def resolve_backend(device_type: str, dtype: torch.dtype, requested: str | None 
     device_type is torch.device.type. A request that cannot be met raises BackendUnavailable; an unknown name raises
     InputError.
     """
-    choice, asked_by = (requested, "the argument backend") if requested else _environment_request()
+    return _decide(device_type, dtype, requested or "", os.environ.get(ENVIRONMENT_VARIABLE) or "auto")
+
+
+@lru_cache
+def _decide(device_type: str, dtype: torch.dtype, requested: str, environment: str) -> Backend:
+    asked_by = "the argument backend" if requested else f"the variable {ENVIRONMENT_VARIABLE}"
+    choice = requested or environment
     if choice not in CHOICES:
         raise InputError(f"{asked_by} is {choice!r}, expected one of {', '.join(CHOICES)}.")
     if choice == "auto":
@@ -40,7 +46,6 @@ def resolve_backend(device_type: str, dtype: torch.dtype, requested: str | None 
     return Backend(choice, f"{asked_by} asks for it")
 
 
-@lru_cache
 def why_unavailable(name: str, device_type: str, dtype: torch.dtype) -> str | None:
     """Return why this implementation cannot compute this dtype on this device, or None when it can."""
     if name == "reference":
@@ -59,7 +64,3 @@ def _best_backend(device_type: str, dtype: torch.dtype) -> Backend:
             return Backend(name, "; ".join([*obstacles, f"the fastest for {device_type} tensors that is here"]))
         obstacles.append(f"not {name}: {obstacle}")
     return Backend("reference", "; ".join(obstacles) or f"there are no kernels for {device_type} tensors")
-
-
-def _environment_request() -> tuple[str, str]:
-    return os.environ.get(ENVIRONMENT_VARIABLE) or "auto", f"the variable {ENVIRONMENT_VARIABLE}"

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from edgekd.ops._ref import HaarBands
+
 
 class BandWeights(NamedTuple):
     """weight_low and weight_high of the loss: each multiplies a mean over the cells of its band or bands."""
@@ -26,10 +28,10 @@ class BandWeights(NamedTuple):
 class Kernels(Protocol):
     """One implementation of the Haar arithmetic."""
 
-    def analysis(self, x: Tensor, replicate: bool) -> list[Tensor]:
+    def analysis(self, x: Tensor, replicate: bool) -> HaarBands:
         """Forward transform: four bands; beyond an odd edge stands zero or (replicate) the last row or column."""
 
-    def synthesis(self, bands: list[Tensor], height: int, width: int, replicate: bool) -> Tensor:
+    def synthesis(self, bands: Sequence[Tensor], height: int, width: int, replicate: bool) -> Tensor:
         """Adjoint of `analysis`; without replicate it is the inverse, cropped to height x width."""
 
     def loss(

@@ -1,5 +1,7 @@
 """The truth of `_ref` in the form of a `Kernels` module: any device and dtype, explicit adjoints, no autograd."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,12 +9,12 @@ from edgekd.ops._interface import BandWeights
 from edgekd.ops._ref import HaarBands, haar_dwt2_ref, haar_idwt2_ref, haar_weighted_mse_ref
 
 
-def analysis(x: Tensor, replicate: bool) -> list[Tensor]:
+def analysis(x: Tensor, replicate: bool) -> HaarBands:
     """Forward transform."""
-    return list(haar_dwt2_ref(x, "symmetric" if replicate else "zero"))
+    return haar_dwt2_ref(x, "symmetric" if replicate else "zero")
 
 
-def synthesis(bands: list[Tensor], height: int, width: int, replicate: bool) -> Tensor:
+def synthesis(bands: Sequence[Tensor], height: int, width: int, replicate: bool) -> Tensor:
     """Adjoint of `analysis`: the cropped inverse; with replicate the pad's share goes to the last row and column."""
     x = haar_idwt2_ref(HaarBands(*bands))
     if replicate and height % 2:

@@ -6,6 +6,7 @@ that CELLS * itemsize = 16 makes every access 16 bytes. Sizes are compile-time c
 multiplications and the compiler sees the alignment. CELLS = 1 takes any size and masks every access.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from edgekd.ops._interface import BandWeights
+from edgekd.ops._ref import HaarBands
 
 BLOCK = 128
 FUSION = {"enable_fp_fusion": True}  # pinned: its default changes with Triton 3.10
@@ -187,16 +189,16 @@ def haar_gradient_kernel(
     _store_cells(gradient, a, b, c, d, mask, plane, row, column, HEIGHT, WIDTH, CELLS, BLOCK, False)
 
 
-def analysis(x: Tensor, replicate: bool) -> list[Tensor]:
+def analysis(x: Tensor, replicate: bool) -> HaarBands:
     """Forward transform."""
     n, c, height, width = x.shape
-    bands = [x.new_empty(n, c, (height + 1) // 2, (width + 1) // 2) for _ in range(4)]
+    bands = HaarBands(*(x.new_empty(n, c, (height + 1) // 2, (width + 1) // 2) for _ in range(4)))
     grid, sizes = _plan(x)
     haar_analysis_kernel[grid](x, *bands, **sizes, REPLICATE=replicate)
     return bands
 
 
-def synthesis(bands: list[Tensor], height: int, width: int, replicate: bool) -> Tensor:
+def synthesis(bands: Sequence[Tensor], height: int, width: int, replicate: bool) -> Tensor:
     """Adjoint of `analysis`."""
     x = bands[0].new_empty(*bands[0].shape[:2], height, width)
     grid, sizes = _plan(x)

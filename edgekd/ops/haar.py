@@ -8,7 +8,8 @@ replaced, so that a gradient scaler still sees them.
 import torch
 from torch import Tensor
 
-from edgekd.ops import _checks, _library
+from edgekd.ops import _autograd, _checks
+from edgekd.ops._library import loss_dtype
 from edgekd.ops._ref import HaarBands, haar_weighted_mse_ref
 from edgekd.ops.fold import dwt2_as_convolution, idwt2_as_convolution
 
@@ -23,7 +24,7 @@ def haar_dwt2(x: Tensor, mode: str = "zero", backend: str | None = None) -> Haar
     _checks.check_mode(mode)
     if _is_exporting():
         return dwt2_as_convolution(x, mode)
-    return HaarBands(*_library.haar_analysis(x, mode != "zero", backend or ""))
+    return _autograd.analysis(x, mode != "zero", backend or "")
 
 
 def haar_idwt2(bands: HaarBands, size: tuple[int, int] | None = None, backend: str | None = None) -> Tensor:
@@ -38,8 +39,7 @@ def haar_idwt2(bands: HaarBands, size: tuple[int, int] | None = None, backend: s
     height, width = size or (2 * h, 2 * w)
     if _is_exporting():
         return idwt2_as_convolution(HaarBands(*bands))[..., :height, :width]
-    x: Tensor = _library.haar_synthesis(list(bands), height, width, False, backend or "")
-    return x
+    return _autograd.synthesis(list(bands), height, width, False, backend or "")
 
 
 def haar_weighted_mse(
@@ -63,15 +63,14 @@ def haar_weighted_mse(
     _checks.check_cell_weight(cell_weight, student)
     if _is_exporting():
         return haar_weighted_mse_ref(student, teacher, weight_low, weight_high, cell_weight)
-    dtype = torch.promote_types(student.dtype, teacher.dtype)
-    student, teacher = student.to(dtype), teacher.to(dtype)
+    if student.dtype != teacher.dtype:
+        dtype = torch.promote_types(student.dtype, teacher.dtype)
+        student, teacher = student.to(dtype), teacher.to(dtype)
     if cell_weight is not None:
-        cell_weight = cell_weight.to(_library.loss_dtype(student)).contiguous()
+        cell_weight = cell_weight.to(loss_dtype(student)).contiguous()
     with_gradient = _takes_gradient_in_forward(student, teacher)
     weights = [float(weight_low), float(weight_high)]
-    loss: Tensor
-    loss, _ = _library.haar_weighted_mse(student, teacher, cell_weight, weights, with_gradient, backend or "")
-    return loss
+    return _autograd.loss(student, teacher, cell_weight, weights, with_gradient, backend or "")
 
 
 def _takes_gradient_in_forward(student: Tensor, teacher: Tensor) -> bool:

@@ -17,9 +17,11 @@ from edgekd.ops import (
 from edgekd.ops._cpu_build import find_cpu_library
 
 GUARD, SENTINEL = 64, 12345.0
-SIZES = [(2, 6), (20, 26), (40, 34), (4, 66), (7, 9), (1, 1)]  # odd ones last: a wild store there hits the heap
-# 2 * 512 planes of 100 x 84 float32 are 34 MB: over the size from which outputs are streamed, in rows of no whole line.
-LARGE = (2, 512, 100, 84)
+# Odd ones last: a wild store there hits the heap.
+SIZES = [(2, 6), (10, 12), (6, 20), (20, 26), (40, 34), (8, 40), (4, 48), (4, 66), (7, 9), (1, 1)]
+# Over the 32 MiB of maps from which outputs go past the caches: rows of whole lines of 64 bytes, the same with an odd
+# edge, rows of parts of lines.
+LARGE = [(1, 800, 80, 80), (1, 800, 79, 80), (1, 1200, 90, 84)]
 
 
 @pytest.fixture(autouse=True)
@@ -61,28 +63,32 @@ def test_nothing_is_written_beside_the_map_and_the_gradient(library, size):
     library.edgekd_haar_synthesis(0, ctypes.byref(shape), cpu._pointers(list(bands)), image.values.data_ptr())
     library.edgekd_haar_loss(
         0, ctypes.byref(shape), student.data_ptr(), teacher.data_ptr(), None, 3, 0.1, 0.2,
-        gradient.values.data_ptr(), 2.0, (ctypes.c_double * shape.planes)(),
+        gradient.values.data_ptr(), 2.0, None,
     )  # fmt: skip
     assert image.intact() and gradient.intact()
     torch.testing.assert_close(image.values, student.flatten(), rtol=1e-6, atol=1e-6)
     assert bool((gradient.values != SENTINEL).all())
 
 
-def test_a_large_transform_and_its_inverse_are_whole():
-    x = torch.randn(LARGE)
+@pytest.mark.parametrize("shape", LARGE)
+def test_a_large_transform_and_its_inverse_are_whole(shape):
+    x = torch.randn(shape)
     bands = haar_dwt2(x, backend="cpu")
     for ours, truth in zip(bands, haar_dwt2_ref(x), strict=True):
         assert torch.equal(ours, truth)
-    assert torch.equal(haar_idwt2(bands, backend="cpu"), haar_idwt2_ref(bands))
+    assert torch.equal(haar_idwt2(bands, shape[2:], backend="cpu"), haar_idwt2_ref(bands, shape[2:]))
 
 
-def test_a_large_gradient_is_whole():
-    student, teacher = torch.randn(LARGE, requires_grad=True), torch.randn(LARGE)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", LARGE)
+def test_a_large_gradient_is_whole(shape, weighted):
+    student, teacher = torch.randn(shape, requires_grad=True), torch.randn(shape)
+    cell_weight = torch.rand(1, 1, (shape[2] + 1) // 2, shape[3] // 2) + 0.5 if weighted else None
     gradients = [
         torch.autograd.grad(loss, student)[0]
         for loss in (
-            haar_weighted_mse(student, teacher, 0.5, 1.5, backend="cpu"),
-            haar_weighted_mse_ref(student, teacher, 0.5, 1.5),
+            haar_weighted_mse(student, teacher, 0.5, 1.5, cell_weight, backend="cpu"),
+            haar_weighted_mse_ref(student, teacher, 0.5, 1.5, cell_weight),
         )
     ]
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)

@@ -10,10 +10,10 @@ from edgekd.ops import haar_dwt2, resolve_backend
 
 @pytest.fixture
 def no_cpu_library(monkeypatch):
-    dispatch.why_unavailable.cache_clear()
+    dispatch._decide.cache_clear()
     monkeypatch.setattr("edgekd.ops._cpu.find_cpu_library", lambda: None)
     yield
-    dispatch.why_unavailable.cache_clear()
+    dispatch._decide.cache_clear()
 
 
 def test_auto_takes_the_cpu_kernels_when_they_are_here(backend):

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
+#include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "haar_rows.h"
@@ -101,20 +104,44 @@ class EdgeRows {
   std::vector<T> pixels_;
 };
 
-constexpr int64_t kStreamBytes = 32 << 20;  // of output: more than a cache keeps for its next reader
-constexpr int64_t kStageBytes = 1024;      // of each output: 16 lines, next to the input in the first-level cache
+constexpr int64_t kLineBytes = 64;
+constexpr int64_t kCacheBytes = 32 << 20;  // maps of more bytes, read and written, do not stay in a cache together
+constexpr int64_t kStageBytes = 4096;      // that the stages hold, next to the input in the first-level cache
 
-// Rows of one output, collected and then written past the caches: a plain store first reads the line that it
-// overwrites, half as much traffic again. Small outputs are written in place.
+// How an output is written. A plain store first reads the line that it overwrites, half as much traffic again; where a
+// cache cannot keep the maps they go past it: straight from the registers where these hold whole lines, else by way of
+// a stage.
+enum class Output { cached, staged, streamed };
+
+template <typename T>
+int64_t map_bytes(const edgekd_haar_shape& shape) {
+  return shape.planes * shape.height * shape.width * int64_t(sizeof(T));
+}
+
+// Whether every n_elements of the outputs start at a line and in a register that holds one.
+template <typename T>
+bool registers_are_lines(InstructionSet isa, std::initializer_list<const void*> outputs, int64_t n_elements) {
+  uintptr_t misaligned = n_elements * sizeof(T);
+  for (const void* output : outputs) misaligned |= reinterpret_cast<uintptr_t>(output);
+  return isa == InstructionSet::avx512 && std::is_same<T, float>::value && misaligned % kLineBytes == 0;
+}
+
+// The ends of four stages are parts of lines, so bands take twice the size before that pays.
+template <typename T>
+Output output_of_bands(const edgekd_haar_shape& shape, InstructionSet isa, void* const bands[4], int64_t plane_cells) {
+  const int64_t bytes = 2 * map_bytes<T>(shape);
+  if (bytes < kCacheBytes) return Output::cached;
+  if (registers_are_lines<T>(isa, {bands[0], bands[1], bands[2], bands[3]}, plane_cells)) return Output::streamed;
+  return bytes < 2 * kCacheBytes ? Output::cached : Output::staged;
+}
+
+// Rows of one output, collected and then written past the caches.
 template <typename T>
 class Stage {
  public:
-  Stage(int64_t row_elements, bool streams, InstructionSet isa)
-      : isa_(isa), rows_(streams ? n_rows(row_elements) * row_elements : 0) {}
+  Stage(int64_t n_elements, Output output, InstructionSet isa)
+      : isa_(isa), rows_(output == Output::staged ? n_elements : 0) {}
 
-  static int64_t n_rows(int64_t row_elements) {
-    return std::max<int64_t>(1, kStageBytes / (row_elements * int64_t(sizeof(T))));
-  }
   T* place(T* to) { return rows_.empty() ? to : rows_.data(); }
   void release(T* to, int64_t n_elements) const {
     if (!rows_.empty()) EDGEKD_ROWS(isa_, stream_copy(to, rows_.data(), n_elements * int64_t(sizeof(T))));
@@ -125,15 +152,11 @@ class Stage {
   std::vector<T> rows_;
 };
 
+// Rows taken at a time: as many as fit on the stages of all outputs, or all.
 template <typename T>
-bool streams(const edgekd_haar_shape& shape) {
-  return shape.planes * shape.height * shape.width * int64_t(sizeof(T)) >= kStreamBytes;
-}
-
-// Rows taken at a time: as many as a stage holds, or all.
-template <typename T>
-int64_t rows_at_once(const edgekd_haar_shape& shape, int64_t row_elements) {
-  return streams<T>(shape) ? Stage<T>::n_rows(row_elements) : INT64_MAX;
+int64_t rows_at_once(Output output, const Grid& grid) {
+  const int64_t row_bytes = 4 * grid.cells_wide * int64_t(sizeof(T));
+  return output == Output::staged ? std::max<int64_t>(1, kStageBytes / row_bytes) : INT64_MAX;
 }
 
 template <typename T>
@@ -154,11 +177,12 @@ void analysis(const edgekd_haar_shape& planes, const T* x, void* const bands[4])
   const Grid grid(shape);
   const InstructionSet isa = this_cpu();
   const RowPattern rows(grid.cells_wide);
-  const int64_t step = rows_at_once<T>(shape, grid.cells_wide);
+  const Output output = output_of_bands<T>(shape, isa, bands, grid.cells());
+  const int64_t step = rows_at_once<T>(output, grid);
 #pragma omp parallel num_threads(shape.threads)
   {
     EdgeRows<T> edge(grid);
-    const Stage<T> empty(grid.cells_wide, streams<T>(shape), isa);
+    const Stage<T> empty(step * grid.cells_wide, output, isa);
     Stage<T> stages[4] = {empty, empty, empty, empty};
 #pragma omp for schedule(static)
     for (int64_t plane = 0; plane < shape.planes; ++plane) {
@@ -168,7 +192,7 @@ void analysis(const edgekd_haar_shape& planes, const T* x, void* const bands[4])
         n = std::min(step, grid.whole_rows() - i);
         const BandRow<T> to = band_row<T>(bands, first + i * grid.cells_wide);
         const BandRow<T> held{stages[0].place(to.approx), stages[1].place(to.horizontal), stages[2].place(to.vertical),
-                              stages[3].place(to.diagonal)};
+                              stages[3].place(to.diagonal), output == Output::streamed};
         EDGEKD_ROWS(isa, analysis_rows<T>(pixels + 2 * i * grid.width, n, held, rows));
         stages[0].release(to.approx, n * grid.cells_wide);
         stages[1].release(to.horizontal, n * grid.cells_wide);
@@ -191,11 +215,12 @@ void synthesis(const edgekd_haar_shape& planes, const void* const bands[4], T* x
   const Grid grid(shape);
   const InstructionSet isa = this_cpu();
   const RowPattern rows(grid.cells_wide);
-  const int64_t step = rows_at_once<T>(shape, 2 * grid.width);
+  const Output output = 2 * map_bytes<T>(shape) < kCacheBytes ? Output::cached : Output::staged;
+  const int64_t step = rows_at_once<T>(output, grid);
 #pragma omp parallel num_threads(shape.threads)
   {
     EdgeRows<T> edge(grid);
-    Stage<T> stage(2 * grid.width, streams<T>(shape), isa);  // pairs of rows
+    Stage<T> stage(step * 2 * grid.width, output, isa);
 #pragma omp for schedule(static)
     for (int64_t plane = 0; plane < shape.planes; ++plane) {
       T* pixels = x + plane * grid.height * grid.width;
@@ -229,26 +254,28 @@ struct LossArguments {
 template <typename T>
 struct LossRoom {
   EdgeRows<T> student, teacher, gradient;
-  Stage<T> stage;  // pairs of rows of the gradient
-  RowPattern rows;
-  LossRoom(const Grid& grid, bool streams, InstructionSet isa)
-      : student(grid), teacher(grid), gradient(grid), stage(2 * grid.width, streams, isa), rows(grid.cells_wide) {}
+  Output output;  // of the gradient
+  int64_t step;   // pairs of its rows at a time
+  Stage<T> stage;
+  LossRoom(const Grid& grid, Output how, InstructionSet isa)
+      : student(grid), teacher(grid), gradient(grid), output(how), step(rows_at_once<T>(how, grid)),
+        stage(step * 2 * grid.width, how, isa) {}
 };
 
 template <typename T, bool kWeighted, bool kGradient>
 double plane_loss(const edgekd_haar_shape& shape, const LossArguments<T>& args, int64_t plane, LossRoom<T>& room) {
   const Grid grid(shape);
   const InstructionSet isa = this_cpu();
-  const int64_t start = plane * grid.height * grid.width, step = rows_at_once<T>(shape, 2 * grid.width);
+  const int64_t start = plane * grid.height * grid.width;
   const float* weight = kWeighted ? args.cell_weight + plane / args.channels * grid.cells() : nullptr;
   double totals[kLanes] = {};
   for (int64_t i = 0, n; i < grid.whole_rows(); i += n) {
-    n = std::min(step, grid.whole_rows() - i);
+    n = std::min(room.step, grid.whole_rows() - i);
     const int64_t at = start + 2 * i * grid.width;
     T* to = kGradient ? args.gradient + at : nullptr;
     const LossRows<T> maps{args.student + at, args.teacher + at, kWeighted ? weight + i * grid.cells_wide : nullptr,
-                           kGradient ? room.stage.place(to) : nullptr};
-    EDGEKD_ROWS(isa, loss_rows<T, kWeighted, kGradient>(maps, n, room.rows, args.factors, totals));
+                           kGradient ? room.stage.place(to) : nullptr, room.output == Output::streamed};
+    EDGEKD_ROWS(isa, loss_rows<T, kWeighted, kGradient>(maps, n, grid.cells_wide, args.factors, totals));
     if (kGradient) room.stage.release(to, 2 * n * grid.width);
   }
   for (int64_t i = grid.whole_rows(); i < grid.cells_high; ++i) {
@@ -256,7 +283,7 @@ double plane_loss(const edgekd_haar_shape& shape, const LossArguments<T>& args, 
     room.teacher.read(args.teacher + start, i);
     const LossRows<T> maps{room.student.pair(), room.teacher.pair(), kWeighted ? weight + i * grid.cells_wide : nullptr,
                            room.gradient.pair()};
-    EDGEKD_ROWS(isa, loss_rows<T, kWeighted, kGradient>(maps, 1, room.rows, args.factors, totals));
+    EDGEKD_ROWS(isa, loss_rows<T, kWeighted, kGradient>(maps, 1, grid.cells_wide, args.factors, totals));
     if (kGradient) room.gradient.write(args.gradient + start, i);
   }
   double energy = 0.0;
@@ -265,28 +292,27 @@ double plane_loss(const edgekd_haar_shape& shape, const LossArguments<T>& args, 
 }
 
 template <typename T, bool kWeighted, bool kGradient>
-double loss(const edgekd_haar_shape& planes, const LossArguments<T>& args, double* plane_energy) {
+double loss(const edgekd_haar_shape& planes, const LossArguments<T>& args) {
   const edgekd_haar_shape shape = kWeighted ? planes : joined(planes);
   const InstructionSet isa = this_cpu();
+  const Output past_caches = registers_are_lines<T>(isa, {args.gradient}, shape.width) ? Output::streamed : Output::staged;
+  const Output output = 3 * map_bytes<T>(shape) < kCacheBytes ? Output::cached : past_caches;
+  std::vector<double> plane_energy(shape.planes);
 #pragma omp parallel num_threads(shape.threads)
   {
-    LossRoom<T> room(Grid(shape), kGradient && streams<T>(shape), isa);
+    LossRoom<T> room(Grid(shape), output, isa);
 #pragma omp for schedule(static)
     for (int64_t plane = 0; plane < shape.planes; ++plane)
       plane_energy[plane] = plane_loss<T, kWeighted, kGradient>(shape, args, plane, room);
     EDGEKD_ROWS(isa, stream_fence());
   }
-  double energy = 0.0;
-  for (int64_t plane = 0; plane < shape.planes; ++plane) energy += plane_energy[plane];
-  return energy;
+  return std::accumulate(plane_energy.begin(), plane_energy.end(), 0.0);
 }
 
 template <typename T>
-double loss(const edgekd_haar_shape& shape, const LossArguments<T>& args, double* plane_energy) {
-  if (args.cell_weight) {
-    return args.gradient ? loss<T, true, true>(shape, args, plane_energy) : loss<T, true, false>(shape, args, plane_energy);
-  }
-  return args.gradient ? loss<T, false, true>(shape, args, plane_energy) : loss<T, false, false>(shape, args, plane_energy);
+double loss(const edgekd_haar_shape& shape, const LossArguments<T>& args) {
+  if (args.cell_weight) return args.gradient ? loss<T, true, true>(shape, args) : loss<T, true, false>(shape, args);
+  return args.gradient ? loss<T, false, true>(shape, args) : loss<T, false, false>(shape, args);
 }
 
 }  // namespace edgekd
@@ -309,17 +335,18 @@ extern "C" void edgekd_haar_synthesis(int dtype, const edgekd_haar_shape* shape,
 template <typename T>
 static double loss_of(const edgekd_haar_shape* shape, const void* student, const void* teacher,
                       const float* cell_weight, int64_t channels, float low, float high, void* gradient,
-                      float gradient_scale, double* plane_energy) {
+                      float gradient_scale) {
   const edgekd::LossArguments<T> args{static_cast<const T*>(student), static_cast<const T*>(teacher), cell_weight,
                                       static_cast<T*>(gradient), channels, {low, high, gradient_scale}};
-  return edgekd::loss(*shape, args, plane_energy);
+  return edgekd::loss(*shape, args);
 }
 
-extern "C" double edgekd_haar_loss(int dtype, const edgekd_haar_shape* shape, const void* student, const void* teacher,
-                                   const float* cell_weight, int64_t channels, float low, float high, void* gradient,
-                                   float gradient_scale, double* plane_energy) {
+extern "C" void edgekd_haar_loss(int dtype, const edgekd_haar_shape* shape, const void* student, const void* teacher,
+                                 const float* cell_weight, int64_t channels, float low, float high, void* gradient,
+                                 float gradient_scale, float* loss) {
   const auto run = dtype == EDGEKD_FLOAT32 ? loss_of<float> : dtype == EDGEKD_FLOAT16 ? loss_of<Half> : loss_of<BFloat16>;
-  return run(shape, student, teacher, cell_weight, channels, low, high, gradient, gradient_scale, plane_energy);
+  const double sum = run(shape, student, teacher, cell_weight, channels, low, high, gradient, gradient_scale);
+  if (loss) *loss = static_cast<float>(sum);
 }
 
 extern "C" const char* edgekd_haar_instruction_set(void) {

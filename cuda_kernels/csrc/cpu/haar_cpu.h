@@ -27,11 +27,11 @@ void edgekd_haar_analysis(int dtype, const edgekd_haar_shape* shape, const void*
 void edgekd_haar_synthesis(int dtype, const edgekd_haar_shape* shape, const void* const bands[4], void* x);
 
 // Sum over all cells of m * (low * cA^2 + high * (cH^2 + cV^2 + cD^2)) of student - teacher, with m = cell_weight
-// (planes / channels, cells_high, cells_wide) or 1 when it is null. When gradient is not null it receives
-// gradient_scale times half the derivative of that sum. plane_energy is scratch of `planes` doubles.
-double edgekd_haar_loss(int dtype, const edgekd_haar_shape* shape, const void* student, const void* teacher,
-                        const float* cell_weight, int64_t channels, float low, float high, void* gradient,
-                        float gradient_scale, double* plane_energy);
+// (planes / channels, cells_high, cells_wide) or 1 when it is null, to *loss when loss is not null. When gradient is not
+// null it receives gradient_scale times half the derivative of that sum.
+void edgekd_haar_loss(int dtype, const edgekd_haar_shape* shape, const void* student, const void* teacher,
+                      const float* cell_weight, int64_t channels, float low, float high, void* gradient,
+                      float gradient_scale, float* loss);
 
 // The instruction set the row loops run with: "avx512", "avx2" or "baseline".
 const char* edgekd_haar_instruction_set(void);

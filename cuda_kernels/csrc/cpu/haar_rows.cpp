@@ -114,7 +114,8 @@ void loss_blocks(const LossRows<T>& rows, int64_t cells, const LossFactors& fact
 template <typename T>
 void analysis_rows(const T* pixels, int64_t n_rows, BandRow<T> bands, const RowPattern& rows) {
 #ifdef __AVX512F__
-  if constexpr (std::is_same<T, float>::value) return analysis_rows_f32(pixels, n_rows, bands, rows);
+  if constexpr (std::is_same<T, float>::value)
+    if (!rows.steps.empty()) return analysis_rows_f32(pixels, n_rows, bands, rows);
 #endif
   const int64_t cells = rows.cells;
   for (int64_t i = 0; i < n_rows; ++i, pixels += 4 * cells, bands = bands.after(cells)) {
@@ -128,7 +129,8 @@ void analysis_rows(const T* pixels, int64_t n_rows, BandRow<T> bands, const RowP
 template <typename T>
 void synthesis_rows(BandRow<const T> bands, int64_t n_rows, T* pixels, const RowPattern& rows) {
 #ifdef __AVX512F__
-  if constexpr (std::is_same<T, float>::value) return synthesis_rows_f32(bands, n_rows, pixels, rows);
+  if constexpr (std::is_same<T, float>::value)
+    if (!rows.steps.empty()) return synthesis_rows_f32(bands, n_rows, pixels, rows);
 #endif
   const int64_t cells = rows.cells;
   for (int64_t i = 0; i < n_rows; ++i, pixels += 4 * cells, bands = bands.after(cells)) {
@@ -140,12 +142,11 @@ void synthesis_rows(BandRow<const T> bands, int64_t n_rows, T* pixels, const Row
 }
 
 template <typename T, bool kWeighted, bool kGradient>
-void loss_rows(LossRows<T> maps, int64_t n_rows, const RowPattern& rows, const LossFactors& factors, double* totals) {
+void loss_rows(LossRows<T> maps, int64_t n_rows, int64_t cells, const LossFactors& factors, double* totals) {
 #ifdef __AVX512F__
   if constexpr (std::is_same<T, float>::value)
-    return loss_rows_f32<kWeighted, kGradient>(maps, n_rows, rows, factors, totals);
+    return loss_rows_f32<kWeighted, kGradient>(maps, n_rows, cells, factors, totals);
 #endif
-  const int64_t cells = rows.cells;
   for (int64_t i = 0; i < n_rows; ++i, maps = maps.after(cells)) {
     if (cells >= 16) loss_blocks<T, kWeighted, kGradient, 16>(maps, cells, factors, totals);
     else if (cells >= 8) loss_blocks<T, kWeighted, kGradient, 8>(maps, cells, factors, totals);
@@ -183,17 +184,13 @@ void stream_fence() {
 #endif
 }
 
-#define EDGEKD_INSTANTIATE(T)                                                                              \
-  template void analysis_rows<T>(const T*, int64_t, BandRow<T>, const RowPattern&);                        \
-  template void synthesis_rows<T>(BandRow<const T>, int64_t, T*, const RowPattern&);                       \
-  template void loss_rows<T, false, false>(LossRows<T>, int64_t, const RowPattern&, const LossFactors&,    \
-                                         double*);                                                         \
-  template void loss_rows<T, false, true>(LossRows<T>, int64_t, const RowPattern&, const LossFactors&,     \
-                                         double*);                                                         \
-  template void loss_rows<T, true, false>(LossRows<T>, int64_t, const RowPattern&, const LossFactors&,     \
-                                         double*);                                                         \
-  template void loss_rows<T, true, true>(LossRows<T>, int64_t, const RowPattern&, const LossFactors&,      \
-                                         double*);
+#define EDGEKD_INSTANTIATE(T)                                                                                     \
+  template void analysis_rows<T>(const T*, int64_t, BandRow<T>, const RowPattern&);                               \
+  template void synthesis_rows<T>(BandRow<const T>, int64_t, T*, const RowPattern&);                              \
+  template void loss_rows<T, false, false>(LossRows<T>, int64_t, int64_t, const LossFactors&, double*);           \
+  template void loss_rows<T, false, true>(LossRows<T>, int64_t, int64_t, const LossFactors&, double*);            \
+  template void loss_rows<T, true, false>(LossRows<T>, int64_t, int64_t, const LossFactors&, double*);            \
+  template void loss_rows<T, true, true>(LossRows<T>, int64_t, int64_t, const LossFactors&, double*);
 
 EDGEKD_INSTANTIATE(float)
 EDGEKD_INSTANTIATE(Half)

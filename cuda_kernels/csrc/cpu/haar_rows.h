@@ -2,7 +2,6 @@
 #pragma once
 #include <stdint.h>
 
-#include <algorithm>
 #include <numeric>
 #include <vector>
 
@@ -14,8 +13,9 @@ namespace edgekd {
 template <typename T>
 struct BandRow {
   T *approx, *horizontal, *vertical, *diagonal;
+  bool streamed = false;  // written past the caches, whole lines only
   BandRow after(int64_t cells) const {
-    return {approx + cells, horizontal + cells, vertical + cells, diagonal + cells};
+    return {approx + cells, horizontal + cells, vertical + cells, diagonal + cells, streamed};
   }
 };
 
@@ -25,40 +25,48 @@ struct LossRows {
   const T *student, *teacher;
   const float* weight;
   T* gradient;
+  bool streamed = false;  // the gradient is written past the caches, whole lines only
   LossRows after(int64_t cells) const {
     return {student + 4 * cells, teacher + 4 * cells, weight ? weight + cells : nullptr,
-            gradient ? gradient + 4 * cells : nullptr};
+            gradient ? gradient + 4 * cells : nullptr, streamed};
+  }
+  LossRows right(int64_t pixels) const {
+    return {student + pixels, teacher + pixels, weight ? weight + pixels / 2 : nullptr,
+            gradient ? gradient + pixels : nullptr, streamed};
   }
 };
 
-// Rows of `cells` blocks, and how 16 pixels at a time of the top rows of row pairs, laid end to end, lie in memory: in
-// one row, or in parts of several. The steps repeat after `n_pixels` of the map. Made once, for many rows.
+// Rows of `cells` blocks, and how 16 pixels at a time of the top rows of row pairs, laid end to end, lie in memory: in one
+// row and the next ones. The steps repeat after `n_pixels` of the map. Rows of less than 8 pixels have no steps.
 struct RowPattern {
-  static constexpr int kLanes = 16;
-  struct Part {
-    int64_t at;      // lane l is pixel at + l
-    uint16_t lanes;  // a bit for each lane
-  };
+  static constexpr int kLanes = 16, kParts = 3;
   struct Step {
-    int n_parts = 0;
-    Part parts[kLanes / 2];  // a row has at least two pixels
+    int64_t at[kParts];      // lane l of a part is pixel at + l
+    uint16_t lanes[kParts];  // a bit for each lane
   };
 
-  int64_t cells, n_pixels;
+  int64_t cells, n_pixels = 0;
+  int n_parts;  // that any step has
   std::vector<Step> steps;
 
-  explicit RowPattern(int64_t n_cells) : cells(n_cells) {
-    const int64_t width = 2 * cells, lanes = std::lcm<int64_t>(width, kLanes);
+  explicit RowPattern(int64_t n_cells) : cells(n_cells), n_parts(n_cells >= 8 ? 2 : kParts) {
+    const int64_t width = 2 * cells;
+    if (2 * width < kLanes) return;
+    const int64_t lanes = std::lcm<int64_t>(width, kLanes);
     n_pixels = 2 * lanes;
     steps.resize(lanes / kLanes);
-    for (int64_t lane = 0, n; lane < lanes; lane += n) {
-      const int64_t in_row = lane % width, in_step = lane % kLanes;
-      n = std::min(width - in_row, kLanes - in_step);
+    for (int64_t lane = 0; lane < lanes; lane += kLanes) {
       Step& step = steps[lane / kLanes];
-      step.parts[step.n_parts++] = {lane / width * 2 * width + in_row - in_step,
-                                    static_cast<uint16_t>(((1u << n) - 1) << in_step)};
+      int64_t row = lane / width, begin = -(lane % width);  // the lane in which the row begins
+      for (int part = 0; part < kParts; ++part, ++row, begin += width) {
+        step.at[part] = 2 * width * row - begin;
+        step.lanes[part] = static_cast<uint16_t>(lanes_from(begin) & ~lanes_from(begin + width));
+      }
     }
   }
+
+ private:
+  static unsigned lanes_from(int64_t lane) { return lane >= kLanes ? 0u : 0xffffu & (~0u << (lane > 0 ? lane : 0)); }
 };
 
 // What multiplies cA^2 and the squares of the details, and the gradient.
@@ -77,8 +85,7 @@ constexpr int kLanes = 16;
   template <typename T>                                                                                        \
   void synthesis_rows(BandRow<const T> bands, int64_t n_rows, T* pixels, const RowPattern& rows);              \
   template <typename T, bool kWeighted, bool kGradient>                                                        \
-  void loss_rows(LossRows<T> maps, int64_t n_rows, const RowPattern& rows, const LossFactors& factors,         \
-                 double* totals);                                                                              \
+  void loss_rows(LossRows<T> maps, int64_t n_rows, int64_t cells, const LossFactors& factors, double* totals); \
   void stream_copy(void* to, const void* from, int64_t n_bytes); /* past the caches, whole lines */           \
   void stream_fence();                                            /* before other threads read them */         \
   }

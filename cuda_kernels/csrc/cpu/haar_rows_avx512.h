@@ -1,9 +1,7 @@
-// float32 rows in AVX-512, included by haar_rows.cpp where the compiler has it. The rows of a plane are taken as one long
-// row, 16 pixels at a time, so that the 10 to 40 cells of a detector's rows leave no remainder but the plane's own.
+// float32 rows in AVX-512, included by haar_rows.cpp where the compiler has it. Bands are written in whole registers:
+// the rows of a plane are taken as one long row. The loss writes pixels, so it goes row by row with a tail.
 #pragma once
 #include <immintrin.h>
-
-#include <algorithm>
 
 #include "haar_rows.h"
 
@@ -17,6 +15,7 @@ inline __mmask16 lanes_below(int64_t n) {
 }
 
 // The place of 16 pixels of the top rows, laid end to end; those below are one width further on.
+template <int kParts>
 class Lanes {
  public:
   Lanes(const RowPattern& rows, int64_t n_rows)
@@ -32,21 +31,23 @@ class Lanes {
     }
   }
 
+  // A part that a step does not have has no lanes: loading nothing costs less than a loop over the parts that are there.
   template <bool kAll>
   __m512 load(const float* pixels) const {
-    const __mmask16 wanted = kAll ? 0xffffu : lanes_below(left);  // the last row ends the first part, if it is there
-    __m512 loaded = _mm512_maskz_loadu_ps(step_->parts[0].lanes, pixels + start_ + step_->parts[0].at);
-    for (int k = 1; k < step_->n_parts; ++k)
-      loaded = _mm512_mask_loadu_ps(loaded, step_->parts[k].lanes & wanted, pixels + start_ + step_->parts[k].at);
+    if (kAll && step_->lanes[0] == 0xffffu) return _mm512_loadu_ps(pixels + start_ + step_->at[0]);
+    const __mmask16 wanted = kAll ? 0xffffu : lanes_below(left);
+    __m512 loaded = _mm512_maskz_loadu_ps(step_->lanes[0] & wanted, pixels + start_ + step_->at[0]);
+    for (int k = 1; k < kParts; ++k)
+      loaded = _mm512_mask_loadu_ps(loaded, step_->lanes[k] & wanted, pixels + start_ + step_->at[k]);
     return loaded;
   }
 
   template <bool kAll>
   void store(float* pixels, __m512 values) const {
-    if (kAll && step_->n_parts == 1) return _mm512_storeu_ps(pixels + start_ + step_->parts[0].at, values);
+    if (kAll && step_->lanes[0] == 0xffffu) return _mm512_storeu_ps(pixels + start_ + step_->at[0], values);
     const __mmask16 wanted = kAll ? 0xffffu : lanes_below(left);
-    for (int k = 0; k < step_->n_parts; ++k)
-      _mm512_mask_storeu_ps(pixels + start_ + step_->parts[k].at, step_->parts[k].lanes & wanted, values);
+    for (int k = 0; k < kParts; ++k)
+      _mm512_mask_storeu_ps(pixels + start_ + step_->at[k], step_->lanes[k] & wanted, values);
   }
 
  private:
@@ -84,124 +85,191 @@ inline QuadBlock butterfly_of(const QuadBlock& q) {
           _mm512_mul_ps(half, _mm512_sub_ps(top_step, bottom_step))};
 }
 
-template <bool kAll>
+template <bool kAll, bool kStreamed>
 inline void store_cells(float* band, __mmask16 cells, __m512 values) {
-  if (kAll) _mm512_storeu_ps(band, values);
+  if (kStreamed) _mm512_stream_ps(band, values);
+  else if (kAll) _mm512_storeu_ps(band, values);
   else _mm512_mask_storeu_ps(band, cells, values);
 }
 
-template <bool kAll>
-void analysis_step(const float* pixels, Lanes& lanes, const BandRow<float>& bands, __mmask16 cells) {
+template <bool kAll, bool kStreamed, int kParts>
+void analysis_step(const float* pixels, Lanes<kParts>& lanes, const BandRow<float>& bands, __mmask16 cells) {
   const float* below = pixels + lanes.width;
-  const __m512 top = lanes.load<kAll>(pixels), bottom = lanes.load<kAll>(below);
+  const __m512 top = lanes.template load<kAll>(pixels), bottom = lanes.template load<kAll>(below);
   lanes.advance();
   QuadBlock q;
-  part_columns(top, lanes.load<kAll>(pixels), q.a, q.b);
-  part_columns(bottom, lanes.load<kAll>(below), q.c, q.d);
+  part_columns(top, lanes.template load<kAll>(pixels), q.a, q.b);
+  part_columns(bottom, lanes.template load<kAll>(below), q.c, q.d);
   lanes.advance();
   const QuadBlock k = butterfly_of(q);
-  store_cells<kAll>(bands.approx, cells, k.a);
-  store_cells<kAll>(bands.horizontal, cells, k.b);
-  store_cells<kAll>(bands.vertical, cells, k.c);
-  store_cells<kAll>(bands.diagonal, cells, k.d);
+  store_cells<kAll, kStreamed>(bands.approx, cells, k.a);
+  store_cells<kAll, kStreamed>(bands.horizontal, cells, k.b);
+  store_cells<kAll, kStreamed>(bands.vertical, cells, k.c);
+  store_cells<kAll, kStreamed>(bands.diagonal, cells, k.d);
 }
 
-void analysis_rows_f32(const float* pixels, int64_t n_rows, BandRow<float> bands, const RowPattern& rows) {
-  Lanes lanes(rows, n_rows);
-  for (; lanes.left >= 32; bands = bands.after(16)) analysis_step<true>(pixels, lanes, bands, 0xffffu);
-  if (lanes.left > 0) analysis_step<false>(pixels, lanes, bands, lanes_below(lanes.left / 2));
+template <bool kStreamed, int kParts>
+void analysis_lanes(const float* pixels, Lanes<kParts> lanes, BandRow<float> bands) {
+  for (; lanes.left >= 32; bands = bands.after(16)) analysis_step<true, kStreamed>(pixels, lanes, bands, 0xffffu);
+  if (lanes.left > 0) analysis_step<false, false>(pixels, lanes, bands, lanes_below(lanes.left / 2));
 }
 
-template <bool kAll>
-void synthesis_step(const BandRow<const float>& bands, float* pixels, Lanes& lanes, __mmask16 cells) {
+void analysis_rows_f32(const float* pixels, int64_t n_rows, const BandRow<float>& bands, const RowPattern& rows) {
+  if (rows.n_parts > 2) analysis_lanes<false>(pixels, Lanes<RowPattern::kParts>(rows, n_rows), bands);
+  else if (bands.streamed) analysis_lanes<true>(pixels, Lanes<2>(rows, n_rows), bands);
+  else analysis_lanes<false>(pixels, Lanes<2>(rows, n_rows), bands);
+}
+
+template <bool kAll, int kParts>
+void synthesis_step(const BandRow<const float>& bands, float* pixels, Lanes<kParts>& lanes, __mmask16 cells) {
   const QuadBlock q = butterfly_of(
       {_mm512_maskz_loadu_ps(cells, bands.approx), _mm512_maskz_loadu_ps(cells, bands.horizontal),
        _mm512_maskz_loadu_ps(cells, bands.vertical), _mm512_maskz_loadu_ps(cells, bands.diagonal)});
   __m512 top, next_top, bottom, next_bottom;
   join_columns(q.a, q.b, top, next_top);
   join_columns(q.c, q.d, bottom, next_bottom);
-  lanes.store<kAll>(pixels, top);
-  lanes.store<kAll>(pixels + lanes.width, bottom);
+  lanes.template store<kAll>(pixels, top);
+  lanes.template store<kAll>(pixels + lanes.width, bottom);
   lanes.advance();
-  lanes.store<kAll>(pixels, next_top);
-  lanes.store<kAll>(pixels + lanes.width, next_bottom);
+  lanes.template store<kAll>(pixels, next_top);
+  lanes.template store<kAll>(pixels + lanes.width, next_bottom);
   lanes.advance();
 }
 
-void synthesis_rows_f32(BandRow<const float> bands, int64_t n_rows, float* pixels, const RowPattern& rows) {
-  Lanes lanes(rows, n_rows);
+template <int kParts>
+void synthesis_lanes(BandRow<const float> bands, float* pixels, Lanes<kParts> lanes) {
   for (; lanes.left >= 32; bands = bands.after(16)) synthesis_step<true>(bands, pixels, lanes, 0xffffu);
   if (lanes.left > 0) synthesis_step<false>(bands, pixels, lanes, lanes_below(lanes.left / 2));
 }
 
-// Sums of squares, lane by lane, of 2 cA, of 2 cV and of the vertical steps a - c, b - d, each times the cell's weight.
-// Two lanes are a cell: 8 cA^2, 8 cV^2 and 2 (cH^2 + cD^2) are added for each.
-struct Squares {
-  __m512 approx = _mm512_setzero_ps(), vertical = _mm512_setzero_ps(), steps = _mm512_setzero_ps();
+void synthesis_rows_f32(const BandRow<const float>& bands, int64_t n_rows, float* pixels, const RowPattern& rows) {
+  if (rows.n_parts > 2) synthesis_lanes(bands, pixels, Lanes<RowPattern::kParts>(rows, n_rows));
+  else synthesis_lanes(bands, pixels, Lanes<2>(rows, n_rows));
+}
 
-  void add_to(double* totals, const LossFactors& factors) const {
-    add(totals, approx, factors.low / 8.0);
-    add(totals, vertical, factors.high / 8.0);
-    add(totals, steps, factors.high / 2.0);
+// What follows the last whole 16 lanes of a row: narrow registers where they fit, a masked store costs more.
+enum class Tail { none, four, eight, masked };
+
+inline Tail tail_of(int64_t width) {
+  const int64_t left = width % 16;
+  return left == 0 ? Tail::none : left == 4 ? Tail::four : left == 8 ? Tail::eight : Tail::masked;
+}
+
+template <Tail kTail>
+inline __m512 load_pixels(const float* from, __mmask16 lanes) {
+  if (kTail == Tail::none) return _mm512_loadu_ps(from);
+  if (kTail == Tail::eight) return _mm512_zextps256_ps512(_mm256_loadu_ps(from));
+  if (kTail == Tail::four) return _mm512_zextps128_ps512(_mm_loadu_ps(from));
+  return _mm512_maskz_loadu_ps(lanes, from);
+}
+
+template <Tail kTail, bool kStreamed>
+inline void store_pixels(float* to, __mmask16 lanes, __m512 pixels) {
+  if (kStreamed) _mm512_stream_ps(to, pixels);
+  else if (kTail == Tail::none) _mm512_storeu_ps(to, pixels);
+  else if (kTail == Tail::eight) _mm256_storeu_ps(to, _mm512_castps512_ps256(pixels));
+  else if (kTail == Tail::four) _mm_storeu_ps(to, _mm512_castps512_ps128(pixels));
+  else _mm512_mask_storeu_ps(to, lanes, pixels);
+}
+
+// The weights of 8 cells, or of as many as there are lanes for, each in the two lanes of its pixels.
+template <Tail kTail>
+inline __m512 load_weights(const float* weight, __mmask16 lanes) {
+  const __m512i pairs = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+  const __mmask16 cells = kTail == Tail::none ? 0xffu : lanes_below(__builtin_popcount(lanes) / 2);
+  return _mm512_permutexvar_ps(pairs, _mm512_maskz_loadu_ps(cells, weight));
+}
+
+inline __m512 alternating(float even, float odd) {
+  return _mm512_mask_blend_ps(0xaaaa, _mm512_set1_ps(even), _mm512_set1_ps(odd));
+}
+
+inline __m512 swapped(__m512 pairs) { return _mm512_permute_ps(pairs, 0xb1); }
+
+// With x the vertical sum of a lane and y that of its neighbour, an even lane's x + y is 2 cA and an odd lane's y - x is
+// 2 cV. What cH and cD add to a pixel is half its vertical step. So columns are never parted: exact differences, half
+// the operations.
+struct LossLanes {
+  const __m512 sign = alternating(1.0f, -1.0f);
+  __m512 same, other, step;  // factors of a lane's own 2 cA or 2 cV, of its neighbour's, and of the vertical step
+  __m512 bands = _mm512_setzero_ps(), steps = _mm512_setzero_ps();  // sums of squares, times the cells' weights
+
+  explicit LossLanes(const LossFactors& factors) {
+    const float quarter = 0.25f * factors.gradient_scale, low = quarter * factors.low, high = quarter * factors.high;
+    same = alternating(low, -high);
+    other = alternating(high, low);
+    step = _mm512_set1_ps(2.0f * high);
+  }
+
+  // Two lanes are a cell: 4 cA^2 in one and 4 cV^2 in the other, 2 (cH^2 + cD^2) in both together.
+  void add_to(double* totals, const LossFactors& factors) {
+    const double low = factors.low / 4.0, high = factors.high / 4.0;
+    add(totals, bands, _mm512_setr_pd(low, high, low, high, low, high, low, high));
+    add(totals, steps, _mm512_set1_pd(factors.high / 2.0));
+    bands = steps = _mm512_setzero_ps();
   }
 
  private:
-  static void add(double* totals, __m512 squares, double factor) {
+  static void add(double* totals, __m512 squares, __m512d factors) {
     const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(squares));
     const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(squares, 1));
-    _mm512_storeu_pd(totals, _mm512_fmadd_pd(_mm512_set1_pd(factor), low, _mm512_loadu_pd(totals)));
-    _mm512_storeu_pd(totals + 8, _mm512_fmadd_pd(_mm512_set1_pd(factor), high, _mm512_loadu_pd(totals + 8)));
+    _mm512_storeu_pd(totals, _mm512_fmadd_pd(factors, low, _mm512_loadu_pd(totals)));
+    _mm512_storeu_pd(totals + 8, _mm512_fmadd_pd(factors, high, _mm512_loadu_pd(totals + 8)));
   }
 };
 
-// The weights of 8 cells, each in the two lanes of its pixels.
-inline __m512 load_weights(const float* weight, int64_t n_lanes) {
-  const __m512i pairs = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-  const __m512 eight = _mm512_maskz_loadu_ps(lanes_below(std::min<int64_t>(n_lanes, 16) / 2), weight);
-  return _mm512_permutexvar_ps(pairs, eight);
+// Up to 16 pixels of a top row and those below them.
+template <Tail kTail, bool kWeighted, bool kGradient, bool kStreamed>
+inline void loss_step(const LossRows<float>& at, int64_t below, __mmask16 lanes, LossLanes& loss) {
+  const auto difference = [&](int64_t row) {
+    return _mm512_sub_ps(load_pixels<kTail>(at.student + row, lanes), load_pixels<kTail>(at.teacher + row, lanes));
+  };
+  const __m512 top = difference(0), bottom = difference(below);
+  const __m512 sum = _mm512_add_ps(top, bottom), step = _mm512_sub_ps(top, bottom);
+  const __m512 bands = _mm512_fmadd_ps(loss.sign, sum, swapped(sum));
+  const __m512 m = kWeighted ? load_weights<kTail>(at.weight, lanes) : _mm512_set1_ps(1.0f);
+  const __m512 m_bands = _mm512_mul_ps(m, bands), m_step = _mm512_mul_ps(m, step);
+  if (kGradient) {
+    const __m512 both = _mm512_fmadd_ps(loss.same, m_bands, _mm512_mul_ps(loss.other, swapped(m_bands)));
+    store_pixels<kTail, kStreamed>(at.gradient, lanes, _mm512_fmadd_ps(loss.step, m_step, both));
+    store_pixels<kTail, kStreamed>(at.gradient + below, lanes, _mm512_fnmadd_ps(loss.step, m_step, both));
+  }
+  loss.bands = _mm512_fmadd_ps(m_bands, bands, loss.bands);
+  loss.steps = _mm512_fmadd_ps(m_step, step, loss.steps);
 }
 
-// With x the vertical sum of a lane and y that of its neighbour, x + y is 2 cA and x - y is 2 cV or -2 cV. What cH and
-// cD add to a pixel is half its vertical step, so columns are never parted: exact differences, half the operations.
-template <bool kAll, bool kWeighted, bool kGradient>
-inline void loss_step(const LossRows<float>& rows, Lanes& lanes, const float* weight, const LossFactors& factors,
-                      Squares& squares) {
-  const int64_t below = lanes.width;
-  const __m512 top = _mm512_sub_ps(lanes.load<kAll>(rows.student), lanes.load<kAll>(rows.teacher));
-  const __m512 bottom = _mm512_sub_ps(lanes.load<kAll>(rows.student + below), lanes.load<kAll>(rows.teacher + below));
-  const __m512 sum = _mm512_add_ps(top, bottom), step = _mm512_sub_ps(top, bottom);
-  const __m512 neighbour = _mm512_permute_ps(sum, 0xb1);
-  const __m512 approx = _mm512_add_ps(sum, neighbour), vertical = _mm512_sub_ps(sum, neighbour);
-  const __m512 m = kWeighted ? load_weights(weight, lanes.left) : _mm512_set1_ps(1.0f);
-  if (kGradient) {
-    const __m512 quarter = _mm512_mul_ps(m, _mm512_set1_ps(0.25f * factors.gradient_scale));
-    const __m512 low = _mm512_mul_ps(quarter, _mm512_set1_ps(factors.low));
-    const __m512 high = _mm512_mul_ps(quarter, _mm512_set1_ps(factors.high));
-    const __m512 both = _mm512_fmadd_ps(low, approx, _mm512_mul_ps(high, vertical));
-    const __m512 half_step = _mm512_mul_ps(_mm512_add_ps(high, high), step);
-    lanes.store<kAll>(rows.gradient, _mm512_add_ps(both, half_step));
-    lanes.store<kAll>(rows.gradient + below, _mm512_sub_ps(both, half_step));
+template <Tail kTail, bool kWeighted, bool kGradient, bool kStreamed = false>
+void loss_rows_with_tail(LossRows<float> maps, int64_t n_rows, int64_t cells, const LossFactors& factors,
+                         double* totals) {
+  constexpr int64_t kSummed = 32;  // pixels of a lane added in float32, at least, before they go to the double totals
+  const int64_t width = 2 * cells, whole = width / 16 * 16;
+  const __mmask16 lanes = lanes_below(width - whole);
+  LossLanes loss(factors);
+  for (int64_t row = 0, summed = 0; row < n_rows; ++row, maps = maps.after(cells)) {
+    LossRows<float> at = maps;
+    for (int64_t i = 0; i < whole; i += 16, at = at.right(16))
+      loss_step<Tail::none, kWeighted, kGradient, kStreamed>(at, width, 0xffffu, loss);
+    if (kTail != Tail::none) loss_step<kTail, kWeighted, kGradient, false>(at, width, lanes, loss);
+    summed += width / 16 + 1;
+    if (summed < kSummed && row + 1 < n_rows) continue;
+    loss.add_to(totals, factors);
+    summed = 0;
   }
-  squares.approx = _mm512_fmadd_ps(_mm512_mul_ps(m, approx), approx, squares.approx);
-  squares.vertical = _mm512_fmadd_ps(_mm512_mul_ps(m, vertical), vertical, squares.vertical);
-  squares.steps = _mm512_fmadd_ps(_mm512_mul_ps(m, step), step, squares.steps);
-  lanes.advance();
 }
 
 template <bool kWeighted, bool kGradient>
-void loss_rows_f32(const LossRows<float>& maps, int64_t n_rows, const RowPattern& rows, const LossFactors& factors,
+void loss_rows_f32(const LossRows<float>& maps, int64_t n_rows, int64_t cells, const LossFactors& factors,
                    double* totals) {
-  constexpr int kSummed = 16;  // steps added in float32 before they go to the double totals
-  Lanes lanes(rows, n_rows);
-  const float* weight = maps.weight;
-  while (lanes.left > 0) {
-    Squares squares;
-    for (int i = 0; i < kSummed && lanes.left >= 16; ++i, weight += 8)
-      loss_step<true, kWeighted, kGradient>(maps, lanes, weight, factors, squares);
-    if (lanes.left > 0 && lanes.left < 16)
-      loss_step<false, kWeighted, kGradient>(maps, lanes, weight, factors, squares);
-    squares.add_to(totals, factors);
-  }
+  const auto rows = [&] {
+    if (kGradient && maps.streamed) return loss_rows_with_tail<Tail::none, kWeighted, kGradient, kGradient>;
+    switch (tail_of(2 * cells)) {
+      case Tail::none: return loss_rows_with_tail<Tail::none, kWeighted, kGradient>;
+      case Tail::four: return loss_rows_with_tail<Tail::four, kWeighted, kGradient>;
+      case Tail::eight: return loss_rows_with_tail<Tail::eight, kWeighted, kGradient>;
+      default: return loss_rows_with_tail<Tail::masked, kWeighted, kGradient>;
+    }
+  }();
+  rows(maps, n_rows, cells, factors, totals);
 }
 
 }  // namespace
