@@ -17,7 +17,7 @@ VERSION = next(
 )
 
 BUILD = [
-    "torch>=2.6", "torchvision", "ultralytics>=8.4.100", "timm>=1.0.15", "onnx>=1.16", "onnxsim>=0.4.36",
+    "torch>=2.7", "torchvision", "ultralytics>=8.4.100", "timm>=1.0.15", "onnx>=1.16", "onnxsim>=0.4.36",
     "onnxscript>=0.3", "onnxruntime>=1.19", "nncf>=2.14",
 ]  # fmt: skip
 TRAIN = [
