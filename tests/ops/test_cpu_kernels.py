@@ -1,6 +1,10 @@
 """The CPU library itself: nothing is written beside an output, and large outputs that go past the caches are whole."""
 
 import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +18,7 @@ from edgekd.ops import (
     haar_weighted_mse,
     haar_weighted_mse_ref,
 )
-from edgekd.ops._cpu_build import find_cpu_library
+from edgekd.ops._cpu_build import compile_cpu_library, find_compiler, find_cpu_library
 
 GUARD, SENTINEL = 64, 12345.0
 # Odd ones last: a wild store there hits the heap.
@@ -92,3 +96,21 @@ def test_a_large_gradient_is_whole(shape, weighted):
         )
     ]
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-9)
+
+
+def runtime_library(name):
+    """The path of a library of the compiler, or None: a sanitizer must be loaded before Python is."""
+    found = subprocess.run([find_compiler(), f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+    return found if Path(found).is_absolute() else None
+
+
+def test_sanitizers_find_nothing(tmp_path, monkeypatch):
+    preloaded = [runtime_library(name) for name in ("libasan.so", "libstdc++.so.6")]
+    if os.environ.get("CXX") or None in preloaded:
+        pytest.skip("the address sanitizer of GCC is not here")
+    monkeypatch.setenv("CXX", "g++ -fsanitize=address,undefined -fno-sanitize-recover=all")
+    library = compile_cpu_library(tmp_path / "edgekd" / "kernels")
+    program = Path(__file__).parent / "cpu_sanitizer_checks.py"
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "LD_PRELOAD": " ".join(preloaded), "ASAN_OPTIONS": "detect_leaks=0"}
+    done = subprocess.run([sys.executable, program], env=os.environ | environment, capture_output=True, text=True)
+    assert done.stdout == f"{library}\n", done.stderr[-2000:]

@@ -156,7 +156,7 @@ class Stage {
 template <typename T>
 int64_t rows_at_once(Output output, const Grid& grid) {
   const int64_t row_bytes = 4 * grid.cells_wide * int64_t(sizeof(T));
-  return output == Output::staged ? std::max<int64_t>(1, kStageBytes / row_bytes) : INT64_MAX;
+  return output == Output::staged ? std::max<int64_t>(1, kStageBytes / row_bytes) : grid.cells_high;
 }
 
 template <typename T>
