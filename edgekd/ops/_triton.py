@@ -194,7 +194,8 @@ def analysis(x: Tensor, replicate: bool) -> HaarBands:
     n, c, height, width = x.shape
     bands = HaarBands(*(x.new_empty(n, c, (height + 1) // 2, (width + 1) // 2) for _ in range(4)))
     grid, sizes = _plan(x)
-    haar_analysis_kernel[grid](x, *bands, **sizes, REPLICATE=replicate)
+    with torch.cuda.device_of(x):
+        haar_analysis_kernel[grid](x, *bands, **sizes, REPLICATE=replicate)
     return bands
 
 
@@ -202,7 +203,8 @@ def synthesis(bands: Sequence[Tensor], height: int, width: int, replicate: bool)
     """Adjoint of `analysis`."""
     x = bands[0].new_empty(*bands[0].shape[:2], height, width)
     grid, sizes = _plan(x)
-    haar_synthesis_kernel[grid](*bands, x, **sizes, REPLICATE=replicate)
+    with torch.cuda.device_of(x):
+        haar_synthesis_kernel[grid](*bands, x, **sizes, REPLICATE=replicate)
     return x
 
 
@@ -214,7 +216,8 @@ def loss(
     low, high = weights.per_cell(student.shape)
     partial_sums = torch.empty(grid, dtype=torch.float32, device=student.device)
     options = {"CHANNELS": student.shape[1], "WEIGHTED": cell_weight is not None}
-    haar_loss_kernel[grid](student, teacher, cell_weight, partial_sums, low=low, high=high, **sizes, **options)
+    with torch.cuda.device_of(student):
+        haar_loss_kernel[grid](student, teacher, cell_weight, partial_sums, low=low, high=high, **sizes, **options)
     value = partial_sums.sum()
     if not with_gradient:
         return value, student.new_empty(0)
@@ -229,9 +232,10 @@ def loss_gradient(
     low, high = weights.per_cell(student.shape)
     gradient = torch.empty_like(student)
     options = {"CHANNELS": student.shape[1], "WEIGHTED": cell_weight is not None}
-    haar_gradient_kernel[grid](
-        grad_output, student, teacher, cell_weight, gradient, low=low, high=high, **sizes, **options
-    )
+    with torch.cuda.device_of(student):
+        haar_gradient_kernel[grid](
+            grad_output, student, teacher, cell_weight, gradient, low=low, high=high, **sizes, **options
+        )
     return gradient
 
 

@@ -5,6 +5,7 @@ must still be there afterwards, and start as NaN, which must be gone.
 """
 
 import sys
+from contextlib import nullcontext
 
 import torch
 
@@ -87,9 +88,13 @@ def main():
         return new_guarded(*shape, dtype=x.dtype)
 
     torch.Tensor.new_empty = new_empty
+    launches = []
+    torch.cuda.device_of = lambda x: launches.append(x) or nullcontext()
     try:
         for dtype, shape in CASES:
             check_case(dtype, shape)
+            assert len(launches) == 8, "every kernel is launched on the device of its tensors, current or not"
+            launches.clear()
     finally:
         torch.empty, torch.empty_like, torch.Tensor.new_empty = plain_empty, plain_empty_like, plain_new_empty
     print(len(CASES), "cases")
