@@ -3,11 +3,13 @@
     python benchmarks/bench_haar.py [--device cuda] [--out benchmarks/results]
 
 Every backend is compared with the float64 reference first, and pytorch_wavelets with ours; nothing is timed when one
-differs. Contenders take turns, the table shows minima. On Linux, GLIBC_TUNABLES in the result file says whether the C
-library kept freed memory: a fresh 52 MB output costs more in page faults than the transform itself.
+differs. Contenders take turns in an order that changes, the table shows minima. On Linux, GLIBC_TUNABLES in the result
+file says whether the C library kept freed memory: a fresh 52 MB output costs more in page faults than the transform.
 
 A transform moves two maps, a loss with its gradient three: one copy and one and a half copies are the memory's limits.
-The empty loss computes nothing and returns an uninitialised gradient: what an autograd step takes before any kernel.
+The C functions write to where the copy writes: that compares the kernels with it. The public functions also check,
+allocate and differentiate, and the empty loss says what an autograd step takes before any kernel: it computes nothing
+and returns an uninitialised gradient.
 """
 
 import argparse
@@ -21,12 +23,14 @@ import torch
 import torch.nn.functional as F
 
 from edgekd.environment import describe_machine, device_slug
-from edgekd.ops import haar_dwt2, haar_dwt2_ref, haar_weighted_mse, haar_weighted_mse_ref, resolve_backend
+from edgekd.ops import _cpu, haar_dwt2, haar_dwt2_ref, haar_weighted_mse, haar_weighted_mse_ref, resolve_backend
+from edgekd.ops._interface import BandWeights
 from edgekd.ops.check import available_backends, check_backend
 from edgekd.ops.timing import interleaved_ms
 
 SHAPES = ((8, 256, 80, 80), (8, 256, 40, 40), (8, 256, 20, 20))
 LOW, HIGH = 0.5, 1.5
+BAND_GAP = 80  # elements between bands, as between separate allocations: bands of 200 whole pages share cache sets
 LIMIT_COPIES = {"forward": 1.0, "loss and gradient": 1.5}
 
 
@@ -51,6 +55,8 @@ def check(device):
         failed = [] if obstacle else [f for f in check_backend(backend, device) if not f.passed]
         if failed:
             sys.exit(f"{backend} is wrong, nothing is timed: {failed}")
+    if resolve_backend(device, torch.float32).name == "cpu":
+        check_c_functions()
     transform = peer_transform(device)
     if transform is None:
         return
@@ -82,12 +88,52 @@ class EmptyLoss(torch.autograd.Function):
         return torch.empty_like(ctx.saved_tensors[0]), None
 
 
+def room_for(x):
+    """Memory for the copy, for the gradient or for four bands of x."""
+    return x.new_empty(x.numel() + 4 * BAND_GAP, requires_grad=False)
+
+
+def c_functions(student, teacher, room):
+    """The C library on even float32 maps, called as C calls it; both write to the room and return what they wrote."""
+    library, shape = _cpu.library(), _cpu.shape_pointer(student.shape, False, torch.get_num_threads())
+    n, c, height, width = student.shape
+    bands = [band.view(n, c, height // 2, width // 2) for band in room.view(4, -1)[:, BAND_GAP:]]
+    gradient, loss = room[: student.numel()].view(student.shape), torch.empty(())
+    pointers, weights = _cpu.band_pointers(bands), BandWeights(LOW, HIGH).per_cell(student.shape)
+    maps = student.data_ptr(), teacher.data_ptr(), None, student.shape[1]
+    outputs = gradient.data_ptr(), 2.0, loss.data_ptr()
+
+    def forward():
+        library.edgekd_haar_analysis(0, shape, student.data_ptr(), pointers)
+        return bands
+
+    def loss_and_gradient():
+        library.edgekd_haar_loss(0, shape, *maps, *weights, *outputs)
+        return loss, gradient
+
+    return {"C function forward": forward, "C function loss and gradient": loss_and_gradient}
+
+
+def check_c_functions():
+    """Stop unless the calls that are timed write what the reference returns."""
+    student, teacher = torch.randn(2, 3, 20, 20, requires_grad=True), torch.randn(2, 3, 20, 20)
+    forward, loss_and_gradient = c_functions(student, teacher, room_for(student)).values()
+    expected = haar_weighted_mse_ref(student, teacher, LOW, HIGH)
+    expected.backward()
+    torch.testing.assert_close(forward(), list(haar_dwt2_ref(student.detach())))
+    loss, gradient = loss_and_gradient()
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, student.grad, rtol=1e-5, atol=1e-9)
+
+
 def contenders(shape, dtype, device):
     student = torch.randn(shape, device=device).to(dtype).requires_grad_()
-    teacher, target, x = torch.randn_like(student), torch.empty(shape, device=device, dtype=dtype), student.detach()
-    one = torch.ones((), device=device)
+    teacher, x, room = torch.randn_like(student), student.detach(), room_for(student)
+    target, one = room[: x.numel()].view(shape), torch.ones((), device=device)
+    kernels = c_functions(student, teacher, room) if resolve_backend(device, dtype).name == "cpu" else {}
     fast = {
         "copy": lambda: target.copy_(x),
+        **kernels,
         "edgekd forward": lambda: haar_dwt2(x),
         "edgekd loss and gradient": backward_of(lambda: haar_weighted_mse(student, teacher, LOW, HIGH), student),
         "empty loss and gradient": backward_of(lambda: EmptyLoss.apply(student, one), student),
@@ -117,7 +163,7 @@ def measure(shape, dtype, device, repeats):
     copy_ms = min(times["copy"])
     rows = []
     for name, ms in times.items():
-        copies = next((c for what, c in LIMIT_COPIES.items() if name.endswith(what)), 1.0)
+        limit = next((c for what, c in LIMIT_COPIES.items() if name.endswith(what)), 1.0)
         rows.append(
             {
                 "shape": shape,
@@ -126,7 +172,7 @@ def measure(shape, dtype, device, repeats):
                 "minimum_ms": round(min(ms), 4),
                 "median_ms": round(sorted(ms)[len(ms) // 2], 4),
                 "repeats": len(ms),
-                "ratio_to_limit": round(min(ms) / (copies * copy_ms), 3),
+                "ratio_to_limit": round(min(ms) / (limit * copy_ms), 3),
                 "copy_gb_per_s": round(n_bytes / copy_ms / 1e6, 1),
             }
         )

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from edgekd.ops._library import (
     compute_analysis,
@@ -27,13 +27,15 @@ from edgekd.ops._library import (
 )
 from edgekd.ops._ref import HaarBands
 
-PLAIN_TYPES = (Tensor, torch.nn.Parameter, type(None))
+PLAIN_TYPES = frozenset((Tensor, torch.nn.Parameter, type(None)))
 
 
 def analysis(x: Tensor, replicate: bool, backend: str) -> HaarBands:
     """Transform x (N, C, H, W) into four bands; beyond an odd edge stands zero or (replicate) the last line again."""
     if _is_watched(x):
         return HaarBands(*haar_analysis(x, replicate, backend))
+    if not _is_differentiated(x):
+        return compute_analysis(x, replicate, backend)
     return HaarBands(*_Analysis.apply(compute_analysis, x, replicate, backend))
 
 
@@ -41,6 +43,8 @@ def synthesis(bands: list[Tensor], height: int, width: int, replicate: bool, bac
     """Return the adjoint of `analysis`: bands -> (N, C, height, width)."""
     if _is_watched(*bands):
         return cast(Tensor, haar_synthesis(bands, height, width, replicate, backend))
+    if not _is_differentiated(*bands):
+        return compute_synthesis(bands, height, width, replicate, backend)
     return cast(Tensor, _Synthesis.apply(compute_synthesis, (height, width, replicate, backend), *bands))
 
 
@@ -56,6 +60,8 @@ def loss(
     options = weights, with_gradient, backend
     if _is_watched(student, teacher, cell_weight):
         return cast(Tensor, haar_weighted_mse(student, teacher, cell_weight, *options)[0])
+    if not _is_differentiated(student, teacher):
+        return compute_loss(student, teacher, cell_weight, *options)[0]
     return cast(Tensor, _Loss.apply(compute_loss, options, student, teacher, cell_weight)[0])
 
 
@@ -82,8 +88,15 @@ def _is_watched(*tensors: Tensor | None) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or torch.autograd._profiler_enabled()
-        or any(type(tensor) not in PLAIN_TYPES for tensor in tensors)
+        or not PLAIN_TYPES.issuperset(map(type, tensors))
     )
+
+
+def _is_differentiated(*tensors: Tensor) -> bool:
+    """Say whether a derivative may be asked for; in forward mode always, which the functions below refuse."""
+    if forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 class _Analysis(Function):

@@ -84,4 +84,7 @@ def _takes_gradient_in_forward(student: Tensor, teacher: Tensor) -> bool:
 
 
 def _is_exporting() -> bool:
-    return bool(torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export())
+    """Say whether a graph for another runtime is made: by torch.export, or by a trace for ONNX."""
+    if torch.compiler.is_compiling():  # also where nothing compiles this is asked, so the slow questions come second
+        return bool(torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export())
+    return bool(torch.jit.is_tracing() and torch.onnx.is_in_onnx_export())

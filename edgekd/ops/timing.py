@@ -6,6 +6,7 @@ one and a half copies. Interleaved minima, so that a neighbour's noise hits ever
 
 import time
 from collections.abc import Callable, Mapping
+from random import Random
 from typing import NamedTuple
 
 import torch
@@ -49,11 +50,15 @@ def time_kernels(shape: tuple[int, int, int, int], dtype: torch.dtype, device: s
 
 
 def interleaved_ms(contenders: Contenders, device: str, repeats: int) -> dict[str, list[float]]:
-    """Return the milliseconds of every repeat of every contender, run in turns after three rounds of warm-up."""
+    """Return the milliseconds of every repeat of every contender, run in turns after three rounds of warm-up.
+
+    Every round has another order: who follows a contender that leaves its maps in the caches is faster for it.
+    """
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    shuffled = Random(0)
     for i in range(3 + repeats):
-        for name, run in contenders.items():
-            elapsed = _elapsed_ms(run, device)
+        for name in shuffled.sample(list(contenders), len(contenders)):
+            elapsed = _elapsed_ms(contenders[name], device)
             if i >= 3:
                 times[name].append(elapsed)
     return times

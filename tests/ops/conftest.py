@@ -20,7 +20,7 @@ def kernel_cache(tmp_path_factory):
     patch.setattr(_cpu_build, "PACKAGE_DIR", folder)
     if find_compiler() is not None:
         compile_cpu_library(kernel_cache_dir())
-    for cached in (find_cpu_library, _cpu._library, _dispatch._decide):
+    for cached in (find_cpu_library, _cpu.library, _dispatch._decide):
         cached.cache_clear()
     yield kernel_cache_dir()
     patch.undo()

@@ -73,3 +73,14 @@ def test_export_has_only_ordinary_nodes(dynamo, tmp_path):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     ours = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(ours), truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own warnings
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_program_has_only_ordinary_operators(strict):
+    model, x = Adapter().eval(), torch.randn(1, 3, 8, 10)
+    program = torch.export.export(model, (x,), strict=strict)
+    operators = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert operators
+    assert not any("edgekd" in operator for operator in operators)
+    torch.testing.assert_close(program.module()(x), model(x), rtol=1e-5, atol=1e-5)

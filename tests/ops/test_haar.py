@@ -92,6 +92,8 @@ def test_gradient_of_the_teacher(backend):
     loss = haar_weighted_mse(student, teacher, 0.3, 1.7, cell_weight, backend)
     for_student, for_teacher = torch.autograd.grad(loss, (student, teacher))
     assert torch.equal(for_teacher, -for_student)
+    alone = haar_weighted_mse(student.detach(), teacher, 0.3, 1.7, cell_weight, backend)
+    assert torch.equal(torch.autograd.grad(alone, teacher)[0], for_teacher)
 
 
 def test_float16_gradient_survives_with_a_loss_scale(backend):

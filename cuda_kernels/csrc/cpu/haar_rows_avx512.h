@@ -92,6 +92,15 @@ inline void store_cells(float* band, __mmask16 cells, __m512 values) {
   else _mm512_mask_storeu_ps(band, cells, values);
 }
 
+template <bool kAll, bool kStreamed>
+inline void analysis_store(const QuadBlock& pixels, const BandRow<float>& bands, __mmask16 cells) {
+  const QuadBlock k = butterfly_of(pixels);
+  store_cells<kAll, kStreamed>(bands.approx, cells, k.a);
+  store_cells<kAll, kStreamed>(bands.horizontal, cells, k.b);
+  store_cells<kAll, kStreamed>(bands.vertical, cells, k.c);
+  store_cells<kAll, kStreamed>(bands.diagonal, cells, k.d);
+}
+
 template <bool kAll, bool kStreamed, int kParts>
 void analysis_step(const float* pixels, Lanes<kParts>& lanes, const BandRow<float>& bands, __mmask16 cells) {
   const float* below = pixels + lanes.width;
@@ -101,11 +110,7 @@ void analysis_step(const float* pixels, Lanes<kParts>& lanes, const BandRow<floa
   part_columns(top, lanes.template load<kAll>(pixels), q.a, q.b);
   part_columns(bottom, lanes.template load<kAll>(below), q.c, q.d);
   lanes.advance();
-  const QuadBlock k = butterfly_of(q);
-  store_cells<kAll, kStreamed>(bands.approx, cells, k.a);
-  store_cells<kAll, kStreamed>(bands.horizontal, cells, k.b);
-  store_cells<kAll, kStreamed>(bands.vertical, cells, k.c);
-  store_cells<kAll, kStreamed>(bands.diagonal, cells, k.d);
+  analysis_store<kAll, kStreamed>(q, bands, cells);
 }
 
 template <bool kStreamed, int kParts>
@@ -114,10 +119,61 @@ void analysis_lanes(const float* pixels, Lanes<kParts> lanes, BandRow<float> ban
   if (lanes.left > 0) analysis_step<false, false>(pixels, lanes, bands, lanes_below(lanes.left / 2));
 }
 
+// 16 pixels of the top rows, laid end to end, and those below them.
+struct PixelPair {
+  __m512 top, bottom;
+};
+
+// Pixels from lane kLane on in rows of kWidth. Where a row ends, one width further on stand the row below and then the
+// next top row, so two loads are both ends of it: three for a pair, and no mask but a constant one.
+template <int kWidth, int kLane>
+inline PixelPair load_pair(const float* pixels) {
+  constexpr int row = kLane / kWidth, column = kLane % kWidth, left = kWidth - column;
+  const float* from = pixels + 2 * kWidth * row + column;
+  const __m512 here = _mm512_loadu_ps(from), below = _mm512_loadu_ps(from + kWidth);
+  if (left >= 16) return {here, below};
+  constexpr __mmask16 next = static_cast<__mmask16>(0xffffu << (left & 15));
+  const __m512 next_below = _mm512_loadu_ps(from + 2 * kWidth);
+  return {_mm512_mask_blend_ps(next, here, below), _mm512_mask_blend_ps(next, below, next_below)};
+}
+
+template <int kWidth, bool kStreamed, int kStep>
+inline void known_step(const float* pixels, const BandRow<float>& bands) {
+  const PixelPair low = load_pair<kWidth, 32 * kStep>(pixels), high = load_pair<kWidth, 32 * kStep + 16>(pixels);
+  QuadBlock q;
+  part_columns(low.top, high.top, q.a, q.b);
+  part_columns(low.bottom, high.bottom, q.c, q.d);
+  analysis_store<true, kStreamed>(q, bands.after(16 * kStep), 0xffffu);
+}
+
+// Widths of detectors at 640 pixels, whose pattern the compiler knows: five steps, and the rows begin anew.
+template <int kWidth, bool kStreamed>
+void known_rows(const float* pixels, int64_t n_rows, BandRow<float> bands, const RowPattern& rows) {
+  constexpr int kPixels = 160, kRows = kPixels / kWidth;
+  for (; n_rows >= kRows; n_rows -= kRows, pixels += 2 * kPixels, bands = bands.after(kPixels / 2)) {
+    known_step<kWidth, kStreamed, 0>(pixels, bands);
+    known_step<kWidth, kStreamed, 1>(pixels, bands);
+    known_step<kWidth, kStreamed, 2>(pixels, bands);
+    known_step<kWidth, kStreamed, 3>(pixels, bands);
+    known_step<kWidth, kStreamed, 4>(pixels, bands);
+  }
+  analysis_lanes<kStreamed>(pixels, Lanes<2>(rows, n_rows), bands);
+}
+
+template <bool kStreamed>
+void analysis_rows_of(const float* pixels, int64_t n_rows, const BandRow<float>& bands, const RowPattern& rows) {
+  switch (2 * rows.cells) {
+    case 20: return known_rows<20, kStreamed>(pixels, n_rows, bands, rows);
+    case 40: return known_rows<40, kStreamed>(pixels, n_rows, bands, rows);
+    case 80: return known_rows<80, kStreamed>(pixels, n_rows, bands, rows);
+    default: return analysis_lanes<kStreamed>(pixels, Lanes<2>(rows, n_rows), bands);
+  }
+}
+
 void analysis_rows_f32(const float* pixels, int64_t n_rows, const BandRow<float>& bands, const RowPattern& rows) {
   if (rows.n_parts > 2) analysis_lanes<false>(pixels, Lanes<RowPattern::kParts>(rows, n_rows), bands);
-  else if (bands.streamed) analysis_lanes<true>(pixels, Lanes<2>(rows, n_rows), bands);
-  else analysis_lanes<false>(pixels, Lanes<2>(rows, n_rows), bands);
+  else if (bands.streamed) analysis_rows_of<true>(pixels, n_rows, bands, rows);
+  else analysis_rows_of<false>(pixels, n_rows, bands, rows);
 }
 
 template <bool kAll, int kParts>
