@@ -1,10 +1,12 @@
 """What INT8 costs in accuracy and gains in speed, a network, target and way of finding ranges at a time.
 
     python benchmarks/bench_int8.py accuracy models/ detector --images calibration/ --data labels.json --out result.json
+    python benchmarks/bench_int8.py gated models/ bundle/ --data labels.json --out result.json
     python benchmarks/bench_int8.py speed models/ calibrated/ --out result.json
 
 `accuracy` quantizes one network of a float model set by every method for both targets and measures the loss against the
 float network on labels: the CPU's graphs in OpenVINO, TensorRT's in ONNX Runtime, which computes the same arithmetic.
+`gated` measures a bundle in which `edgekd build-engine --gate` returned layers to float the same way.
 `speed` runs fp32, bf16 and INT8 in turns in OpenVINO and reports the fastest of each; it refuses when the INT8 outputs
 are far from float.
 """
@@ -24,7 +26,7 @@ import numpy as np
 import onnx
 import typer
 
-from edgekd.bundle import BackendName, Precision, describe_file, write_manifest
+from edgekd.bundle import BackendName, Precision, describe_file, read_manifest, write_manifest
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.calibration_set import feeds_of, make_set
 from edgekd.deploy.qdq import quantized_layers
@@ -60,10 +62,7 @@ def accuracy(
     target: Annotated[list[str] | None, typer.Option()] = None,
     nncf: Annotated[bool, typer.Option(help="also what NNCF makes of the graph by its own rules")] = False,
 ) -> None:
-    labels = read_labelled_set(data, data_images)
-    if only_names:
-        labels = labels.only(json.loads(only_names.read_text())[part])
-    labels = LabelledSet(labels.source, labels.class_names, labels.pictures[:limit])
+    labels = chosen_labels(read_labelled_set(data, data_images), only_names, part, limit)
     model_set = read_model_set(models)
     spec = {"detector": model_set.pipeline.detector_input, "encoder": model_set.pipeline.encoder_input}[stage]
     pictures = make_set(images, count, {stage: spec})
@@ -95,6 +94,48 @@ def accuracy(
                 with nncf_chain(models, stage, feeds, keep) as (candidate, n_layers):
                     rows.append(row((stage, name, method), n_layers, gauge, candidate))
                 write(out, "int8 accuracy", settings, rows)
+
+
+def chosen_labels(labels: LabelledSet, only_names: Path | None, part: str, limit: int | None) -> LabelledSet:
+    """The first pictures of one part of a split."""
+    if only_names:
+        labels = labels.only(json.loads(only_names.read_text())[part])
+    return LabelledSet(labels.source, labels.class_names, labels.pictures[:limit])
+
+
+@app.command()
+def gated(
+    models: Path,
+    bundle: Path,
+    data: Annotated[Path, typer.Option(help="labels")],
+    out: Annotated[Path, typer.Option(help="result file")],
+    data_images: Path | None = None,
+    only_names: Annotated[Path | None, typer.Option(help="split JSON: lists of file names")] = None,
+    part: str = "validation",
+    limit: int | None = None,
+) -> None:
+    labels = chosen_labels(read_labelled_set(data, data_images), only_names, part, limit)
+    manifest, model_set = read_manifest(bundle), read_model_set(models)
+    (stage,) = (name for name, built in manifest.stages.items() if built.precision == "int8")
+    built = manifest.stages[stage]
+    if manifest.backend != "onnxruntime" or built.calibration is None or manifest.gate is None:
+        raise SystemExit(f"{bundle} is no gated bundle of ONNX Runtime; edgekd build-engine --gate makes one.")
+    settings = {
+        "source": built.source.model_dump(),
+        "data": f"{data.parent.name}/{data.name}",
+        "n_images": len(labels.pictures),
+        "n_calibration_pictures": int(built.calibration["n_pictures"]),
+        "gate": manifest.gate.model_dump(),
+        "against_float": "box_ap, miou: points lost (negative: gained); mask_iou: mean IoU with the float masks",
+    }
+    options = BuildOptions(manifest.backend, "fp32", square=True)
+    constants = onnx.load(bundle / built.files[0].name).graph.initializer  # weights are INT8 already
+    n_layers = sum(tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1 for tensor in constants)
+    method = f"{built.calibration['method']}, {len(manifest.gate.float_layers)} more layers float by the gate"
+    with trial_chain(models, model_set, {}, options) as reference, Chain.open(bundle) as candidate:
+        gauge = Gauge(reference, Sample.of_labels(labels), METRICS[stage])
+        rows = [row((stage, built.calibration["target"], method), n_layers, gauge, candidate)]
+    write(out, "int8 accuracy", settings, rows)
 
 
 def row(what: tuple[str, str, str], n_layers: int, gauge: Gauge, candidate: Chain) -> dict[str, Any]:
