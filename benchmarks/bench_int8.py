@@ -43,6 +43,7 @@ from edgekd.runtime.engines import open_engine
 app = typer.Typer(add_completion=False)
 METRICS: dict[str, tuple[Metric, ...]] = {"detector": ("box_ap",), "encoder": ("miou", "mask_iou")}
 BACKENDS: dict[str, BackendName] = {"cpu": "openvino", "tensorrt": "onnxruntime"}
+AGAINST_FLOAT = "box_ap, miou: points lost (negative: gained); mask_iou: mean IoU with the float masks"
 SPEED_RUNS = 15
 MAX_SPEED_ERROR = 0.3
 
@@ -73,7 +74,7 @@ def accuracy(
         "n_images": len(labels.pictures),
         "n_calibration_pictures": len(pictures.pictures),
         "calibration_set_sha256": pictures.sha256(),
-        "against_float": "box_ap, miou: points lost (negative: gained); mask_iou: mean IoU with the float masks",
+        "against_float": AGAINST_FLOAT,
     }
     rows: list[dict[str, Any]] = []
     for name in target or ["cpu", "tensorrt"]:
@@ -116,17 +117,20 @@ def gated(
 ) -> None:
     labels = chosen_labels(read_labelled_set(data, data_images), only_names, part, limit)
     manifest, model_set = read_manifest(bundle), read_model_set(models)
-    (stage,) = (name for name, built in manifest.stages.items() if built.precision == "int8")
+    quantized = [name for name, built in manifest.stages.items() if built.calibration]
+    if manifest.backend != "onnxruntime" or len(quantized) != 1 or manifest.gate is None:
+        raise SystemExit(
+            f"{bundle} is no gated bundle of ONNX Runtime with one INT8 network; edgekd build-engine --gate makes one."
+        )
+    stage = quantized[0]
     built = manifest.stages[stage]
-    if manifest.backend != "onnxruntime" or built.calibration is None or manifest.gate is None:
-        raise SystemExit(f"{bundle} is no gated bundle of ONNX Runtime; edgekd build-engine --gate makes one.")
     settings = {
         "source": built.source.model_dump(),
         "data": f"{data.parent.name}/{data.name}",
         "n_images": len(labels.pictures),
         "n_calibration_pictures": int(built.calibration["n_pictures"]),
         "gate": manifest.gate.model_dump(),
-        "against_float": "box_ap, miou: points lost (negative: gained); mask_iou: mean IoU with the float masks",
+        "against_float": AGAINST_FLOAT,
     }
     options = BuildOptions(manifest.backend, "fp32", square=True)
     constants = onnx.load(bundle / built.files[0].name).graph.initializer  # weights are INT8 already
