@@ -75,7 +75,7 @@ setup(
     packages=[*find_packages(include=["edgekd", "edgekd.*"]), "edgekd._cuda_kernels", "edgekd._calibration"],
     package_dir={"edgekd._cuda_kernels": "cuda_kernels", "edgekd._calibration": "calibration"},
     package_data={
-        "edgekd": ["py.typed", "demo.jpg", "default_models/*", "models/cards/*", "train/splits/*", "capi/**/*"],
+        "edgekd": ["py.typed", "demo.jpg", "default_models/*", "models/cards/*", "data/splits/*", "capi/**/*"],
         "edgekd._cuda_kernels": ["**/*"],
         "edgekd._calibration": ["**/*"],
     },
@@ -99,7 +99,7 @@ setup(
         "geo": ["rasterio>=1.3"],
         "dev": [
             *TRAIN, *RTX, *SAM3, "pytest>=8", "hypothesis>=6", "mypy>=1.11", "ruff>=0.6", "pycocotools>=2.0.7",
-            "pre-commit>=3",
+            "pre-commit>=3", "pytest-xdist>=3.6",
         ],
     },
 )  # fmt: skip

@@ -82,7 +82,7 @@ def picture_sets(assets: Path) -> dict[str, list[Path]]:
     """Return bus.jpg for the COCO detector and ten validation pictures for the NWPU detector."""
     import ultralytics
 
-    split = json.loads((Path(__file__).parent.parent / "edgekd/train/splits/nwpu_seed0.json").read_text())
+    split = json.loads((Path(__file__).parent.parent / "edgekd/data/splits/nwpu_seed0.json").read_text())
     folder = Path(assets) / "data/nwpu_vhr10/images"
     validation = split.get("validation") or split["val"]
     return {

@@ -85,8 +85,8 @@ def parse_options() -> argparse.Namespace:
 
 
 def make_job(arm: str, seed: int, options: argparse.Namespace, folder: Path):  # noqa: ANN201 - imported lazily
-    from edgekd.train.distill import DistillJob
-    from edgekd.train.recipes import Recipe, Schedule
+    from edgekd.train.distill.job import DistillJob
+    from edgekd.train.distill.recipes import Recipe, Schedule
 
     method, changes = ARMS[arm]
     schedule = Schedule(
@@ -119,7 +119,7 @@ def make_job(arm: str, seed: int, options: argparse.Namespace, folder: Path):  #
 
 
 def train(arm: str, seed: int, options: argparse.Namespace) -> Run:
-    from edgekd.train.distill import distill
+    from edgekd.train.distill.job import distill
 
     folder = options.runs.parent / f"{arm}_{seed}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -140,8 +140,8 @@ def train_with_ultralytics(job, options: argparse.Namespace) -> None:  # noqa: A
     import torch
     from ultralytics.nn.distill_model import DistillationModel
 
-    from edgekd.train.distill import training_settings
-    from edgekd.train.trainer import ReproducibleTrainer, RunOptions
+    from edgekd.train.distill.job import training_settings
+    from edgekd.train.distill.trainer import ReproducibleTrainer, RunOptions
 
     class Autocast(DistillationModel):
         def loss(self, batch, preds=None):  # noqa: ANN001, ANN202

@@ -84,10 +84,10 @@ class Step:
         from ultralytics.nn.tasks import DetectionModel
 
         from edgekd.models.levels import find_levels
-        from edgekd.train.balance import GradientBalance
-        from edgekd.train.distilled import DistilledDetector
-        from edgekd.train.objective import Objective
-        from edgekd.train.recipes import Recipe
+        from edgekd.train.distill.balance import GradientBalance
+        from edgekd.train.distill.objective import Objective
+        from edgekd.train.distill.recipes import Recipe
+        from edgekd.train.distill.student import DistilledDetector
 
         method, changes = ARMS[arm]
         recipe = Recipe(target_share=0.0, **changes)

@@ -27,6 +27,7 @@ import onnx
 import typer
 
 from edgekd.bundle import BackendName, Precision, describe_file, read_manifest, write_manifest
+from edgekd.data.read import LabelledSet, read_labelled_set
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.calibration_set import feeds_of, make_set
 from edgekd.deploy.qdq import quantized_layers
@@ -34,8 +35,7 @@ from edgekd.deploy.quantize import StageCalibration
 from edgekd.deploy.recipes import Recipe, recipes_for
 from edgekd.deploy.trial import trial_chain
 from edgekd.environment import describe_machine
-from edgekd.measure.datasets import LabelledSet, read_labelled_set
-from edgekd.measure.gauge import Gauge, Metric, Sample
+from edgekd.measure.quality import Gauge, Metric, Sample
 from edgekd.model_set import StageName, read_model_set
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.engines import open_engine

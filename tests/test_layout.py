@@ -22,12 +22,13 @@ BELOW = {
     "ops": set(),
     "losses": {"ops"},
     "runtime": set(),
-    "measure": {"runtime"},
+    "data": {"runtime"},
+    "measure": {"data", "runtime"},
     "models": {"ops"},
-    "deploy": {"measure", "runtime", "models", "ops"},
-    "train": {"losses", "ops", "models", "measure", "runtime", "deploy"},
+    "deploy": {"measure", "data", "runtime", "models", "ops"},
+    "train": {"losses", "ops", "models", "measure", "data", "runtime", "deploy"},
     "capi": {"runtime"},
-    "cli": {"deploy", "measure", "runtime", "models", "train", "losses", "ops", "capi"},
+    "cli": {"deploy", "measure", "data", "runtime", "models", "train", "losses", "ops", "capi"},
 }
 HEAVY = {"torch", "ultralytics", "onnx", "onnxruntime", "transformers", "timm", "nncf", "torchvision"}
 

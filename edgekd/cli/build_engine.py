@@ -72,9 +72,9 @@ def _gated(
 ) -> Manifest:
     """Build, measure against float on labelled pictures, and return blocks to float where that is allowed."""
     from edgekd.cli.console import log
+    from edgekd.data.read import read_labelled_set
     from edgekd.deploy.gate import GateOptions, apply_gate, parse_gate
-    from edgekd.measure.datasets import read_labelled_set
-    from edgekd.measure.gauge import Sample
+    from edgekd.measure.quality import Sample
 
     text, data, images, fallback = wish
     limits = parse_gate(text)

@@ -28,10 +28,10 @@ def calibrate(
 ) -> None:
     """Measure ranges on pictures and write graphs with Q/DQ pairs; the decoder stays float."""
     from edgekd.cli.console import log, out
+    from edgekd.data.read import read_labelled_set
     from edgekd.deploy.choose_method import method_score
     from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
-    from edgekd.measure.datasets import read_labelled_set
-    from edgekd.measure.gauge import Sample
+    from edgekd.measure.quality import Sample
     from edgekd.model_set import StageName
     from edgekd.runtime.sources import pictures_in
 

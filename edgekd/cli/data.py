@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edgekd.train.data import DataReport, Picture
+    from edgekd.data.write import DataReport, Picture
 
 app = typer.Typer(help="Make a data set for training: COCO, NWPU VHR-10, DIOR or DOTA.", no_args_is_help=True)
 
@@ -26,8 +26,8 @@ def coco(
     limit: Limit = None,
 ) -> None:
     """Convert a COCO file, split by picture."""
-    from edgekd.train.data import split_pictures
-    from edgekd.train.data_readers import read_coco
+    from edgekd.data.published import read_coco
+    from edgekd.data.write import split_pictures
 
     found, names = read_coco(source, pictures)
     _write(split_pictures(found, val_fraction, seed), names, output, limit)
@@ -40,7 +40,7 @@ def nwpu(
     limit: Limit = None,
 ) -> None:
     """Convert NWPU VHR-10 with the recorded split (416 pictures for training, 104 for validation)."""
-    from edgekd.train.data_readers import read_nwpu
+    from edgekd.data.published import read_nwpu
 
     splits, names = read_nwpu(source)
     _write(splits, names, output, limit)
@@ -53,7 +53,7 @@ def dior(
     limit: Limit = None,
 ) -> None:
     """Convert DIOR with horizontal boxes: trainval for training, test for validation."""
-    from edgekd.train.data_readers import read_dior
+    from edgekd.data.published import read_dior
 
     splits, names = read_dior(source)
     _write(splits, names, output, limit)
@@ -68,13 +68,13 @@ def dota(
     limit: Limit = None,
 ) -> None:
     """Convert DOTA v1.0 with oriented boxes, tiled."""
-    from edgekd.train.data_dota import convert_dota
+    from edgekd.data.dota import convert_dota
 
     _report(convert_dota(source, output, limit, tile_px, overlap_px), output)
 
 
 def _write(splits: dict[str, list[Picture]], names: list[str], output: Path, limit: int | None) -> None:
-    from edgekd.train.data import write_dataset
+    from edgekd.data.write import write_dataset
 
     _report(write_dataset({key: pictures[:limit] for key, pictures in splits.items()}, names, output), output)
 

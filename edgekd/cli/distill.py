@@ -54,7 +54,7 @@ def run(
         raise InputError("distill needs a data set and a folder for the run; give --data FILE.yaml and -o FOLDER")
     _need_training_libraries()
     from edgekd.models import weights
-    from edgekd.train.recipes import load_recipe
+    from edgekd.train.distill.recipes import load_recipe
 
     if method not in ("none", "feature", "ds2d2"):
         raise InputError(f"the method is {method!r}, expected none, feature or ds2d2; give another --method")
@@ -63,7 +63,7 @@ def run(
     source = student if student.endswith((".yaml", ".pt")) else str(weights.resolve(student))
     chosen = load_recipe(recipe).with_schedule(epochs=epochs, imgsz=imgsz, batch=batch)
     with _log_on_stderr():
-        from edgekd.train.distill import DistillJob, distill
+        from edgekd.train.distill.job import DistillJob, distill
 
         job = DistillJob(
             data, source, output, method, teacher, amplifier, chosen, seed, device, precision, resume  # type: ignore[arg-type]
@@ -99,12 +99,12 @@ def train_amplifier(
 ) -> None:
     """Train the high-frequency amplifier of DS2D2: the teacher's head, on the detail bands of its own features."""
     _need_training_libraries()
-    from edgekd.train.recipes import load_recipe
+    from edgekd.train.distill.recipes import load_recipe
 
     chosen = load_recipe(recipe).with_schedule(epochs=epochs, imgsz=imgsz, batch=batch)
     with _log_on_stderr():
-        from edgekd.train.amplifier import AmplifierJob
-        from edgekd.train.amplifier import train_amplifier as train
+        from edgekd.train.distill.amplifier import AmplifierJob
+        from edgekd.train.distill.amplifier import train_amplifier as train
 
         metrics = train(AmplifierJob(data, teacher, output, chosen.schedule, device=device))
     _print_result(output, metrics)

@@ -10,8 +10,8 @@ import typer
 from edgekd.errors import InputError
 
 if TYPE_CHECKING:
+    from edgekd.data.read import LabelledSet
     from edgekd.measure.accuracy import AccuracyReport
-    from edgekd.measure.datasets import LabelledSet
     from edgekd.measure.parity import ParityReport
 
 Part = Literal["detector", "segmenter"]
@@ -32,9 +32,9 @@ def evaluate(
 ) -> None:
     """Measure box AP, mask AP and mean IoU on labels, or parity with another bundle without labels, or both."""
     from edgekd.cli.console import out, write_text
+    from edgekd.data.read import read_labelled_set
     from edgekd.measure.accuracy import EvaluateOptions
     from edgekd.measure.accuracy_table import accuracy_table, parity_table
-    from edgekd.measure.datasets import read_labelled_set
 
     if data is None and (against is None or images is None):
         raise InputError("nothing to measure on: give --data LABELS, or --against BUNDLE with --images DIR")

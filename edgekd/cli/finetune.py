@@ -48,8 +48,8 @@ def finetune(
 ) -> None:
     """Fine-tune a promptable segmenter on polygons, or train TinySAM from nothing (no --weights)."""
     _check(model)
-    from edgekd.train.finetune import FinetuneConfig
-    from edgekd.train.finetune_job import FinetuneJob, parse_stages, run_job
+    from edgekd.train.finetune.job import FinetuneJob, parse_stages, run_job
+    from edgekd.train.finetune.loop import FinetuneConfig
 
     config = FinetuneConfig(
         parse_stages(stages, steps), learning_rate=lr, accumulate=accumulate, amp=not fp32, seed=seed, keep=keep

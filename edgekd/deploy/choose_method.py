@@ -15,7 +15,7 @@ from edgekd.bundle import BackendName
 from edgekd.deploy.build import BuildOptions
 from edgekd.deploy.recipes import CalibrationTarget, Method
 from edgekd.deploy.trial import trial_chain
-from edgekd.measure.gauge import DROPS, Gauge, Metric, Sample
+from edgekd.measure.quality import DROPS, Gauge, Metric, Sample
 from edgekd.model_set import StageName, read_model_set
 
 _BACKENDS: dict[CalibrationTarget, BackendName] = {"cpu": "openvino", "tensorrt": "onnxruntime"}

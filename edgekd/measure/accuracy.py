@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 import edgekd
+from edgekd.data.read import LabelledPicture, LabelledSet
 from edgekd.environment import Machine, describe_machine
 from edgekd.errors import DataError
 from edgekd.measure import coco_metrics as coco
 from edgekd.measure.coco_metrics import Json
-from edgekd.measure.datasets import LabelledPicture, LabelledSet
 from edgekd.model_set import sha256_of
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.detect import DetectOptions

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.data.read import LabelledPicture
 from edgekd.errors import BackendUnavailable
-from edgekd.measure.datasets import LabelledPicture
 from edgekd.runtime.output import coco_rle
 from edgekd.types import BoolArray, Float32Array, Int32Array, Masks
 

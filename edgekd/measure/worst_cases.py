@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from edgekd.data.read import LabelledPicture, LabelledSet
 from edgekd.measure.accuracy import PictureScore
-from edgekd.measure.datasets import LabelledPicture, LabelledSet
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.output import overlay
 from edgekd.runtime.sources import read_picture

@@ -16,7 +16,7 @@ from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
 from edgekd.deploy.recipes import calibration_folder
 from edgekd.deploy.sensitivity import Block, blocks_of
 from edgekd.errors import BuildError, GateFailed, InputError
-from edgekd.measure.gauge import Sample
+from edgekd.measure.quality import Sample
 
 INT8 = BuildOptions(backend="openvino", precision="int8")
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekd.data.read import LabelledPicture, LabelledSet
 from edgekd.errors import DataError, InputError
 from edgekd.measure import coco_metrics as coco
 from edgekd.measure.accuracy import (
@@ -20,9 +21,8 @@ from edgekd.measure.accuracy import (
     worst_pictures,
 )
 from edgekd.measure.accuracy_table import accuracy_table, parity_table
-from edgekd.measure.datasets import LabelledPicture, LabelledSet
-from edgekd.measure.gauge import Gauge, Sample
 from edgekd.measure.parity import ParityOptions, compare_bundles, compare_chains
+from edgekd.measure.quality import Gauge, Sample
 from edgekd.measure.worst_cases import worst_case_grid
 from edgekd.runtime.chain import Chain
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekd.data.read import LabelledPicture
 from edgekd.measure import coco_metrics as coco
-from edgekd.measure.datasets import LabelledPicture
 from edgekd.types import Masks
 
 

@@ -1,0 +1,1 @@
+"""Labels and pictures of any format become one labelled set."""

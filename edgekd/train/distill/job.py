@@ -1,0 +1,204 @@
+"""Distillation runs: a job goes in; plain weights, a resume file, curves and a manifest of the run come out.
+
+runs/a/weights/best.pt, last.pt   plain Ultralytics checkpoints
+runs/a/weights/resume.pt          everything a resumed run needs
+runs/a/results.csv                losses and validation metrics, one row an epoch
+runs/a/distillation.csv, .png     value, weight, gradient norm and share of every loss term
+runs/a/run.json                   the job: recipe, teacher with sha256, licences
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from ultralytics.cfg import DEFAULT_CFG
+from ultralytics.utils import LOGGER
+
+from edgekd.data.check import check_dataset
+from edgekd.errors import InputError, TrainingError
+from edgekd.model_set import sha256_of
+from edgekd.models.levels import find_levels
+from edgekd.models.teachers import Teacher, detector_teacher, vit_teacher
+from edgekd.train.distill.balance import GradientBalance, TermRow, rows_to_csv
+from edgekd.train.distill.objective import Objective
+from edgekd.train.distill.preflight import check_before_training
+from edgekd.train.distill.recipes import Method, Recipe
+from edgekd.train.distill.student import DistilledDetector
+from edgekd.train.distill.trainer import ReproducibleTrainer, RunOptions, base_settings
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class DistillJob:
+    """One run.
+
+    Attributes:
+        data: a data set in Ultralytics' YAML.
+        student: a detection checkpoint (.pt) to start from, or an architecture (.yaml) to start from random weights.
+        output: folder of the run.
+        method: `none` trains on labels alone: the arm every teacher is compared with.
+        teacher: a detector (.pt) or a ViT (.safetensors, .pth); None with the method `none`.
+        amplifier: from `train_amplifier`, or None.
+        recipe: all numbers.
+        seed: of data order, augmentation and random weights.
+        device: `cpu`, or GPU numbers such as `0`.
+        precision: of the forward pass in training; `bf16` is faster where the processor has it.
+        resume: continue the run in `output`.
+    """
+
+    data: Path
+    student: str
+    output: Path
+    method: Method = "none"
+    teacher: Path | None = None
+    amplifier: Path | None = None
+    recipe: Recipe = Recipe()
+    seed: int = 0
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    resume: bool = False
+
+    @property
+    def resume_file(self) -> Path:
+        """Where the state of this run lies."""
+        return self.output / "weights" / "resume.pt"
+
+
+class DistillTrainer(ReproducibleTrainer):
+    """The trainer of one job; `partial(DistillTrainer, job)` is what `YOLO(...).train(trainer=...)` takes."""
+
+    def __init__(
+        self,
+        job: DistillJob,
+        cfg: Any = DEFAULT_CFG,
+        overrides: dict[str, Any] | None = None,
+        _callbacks: dict[str, Any] | None = None,
+    ) -> None:
+        self.job = job
+        run = RunOptions(job.recipe.schedule.accumulate, job.resume_file if job.resume else None)
+        super().__init__(run, cfg, {**(overrides or {}), **training_settings(job)}, _callbacks)
+        self.add_callback("on_train_epoch_end", _log_epoch)
+
+    def set_model_attributes(self) -> None:
+        """Wrap the student, after it knows its classes and before optimizer, processes and moving average exist."""
+        super().set_model_attributes()
+        names = tuple(str(self.data["names"][index]) for index in range(self.data["nc"]))
+        recipe = self.job.recipe
+        levels = find_levels(self.model, recipe.levels)
+        objective = Objective(self.job.method, recipe, _load_teacher(self.job, self.device), names)
+        balance = GradientBalance(objective.lambdas, recipe.target_share, recipe.final_share, recipe.schedule.epochs)
+        dtype = torch.bfloat16 if self.job.precision == "bf16" else None
+        self.model = DistilledDetector(self.model, levels, objective, balance, dtype).to(self.device)
+        self.terms_csv = self.save_dir / "distillation.csv"
+
+    def _setup_train(self) -> None:
+        """Build everything, then look before leaping."""
+        super()._setup_train()
+        if self.state is not None:
+            self.wrapper.balance.load_state(self.state["balance"])
+            self.terms_csv.write_text(self.state["terms_csv"])
+            return
+        self.terms_csv.unlink(missing_ok=True)
+        batch = self.preprocess_batch(next(iter(self.train_loader)))
+        self.wrapper.train()
+        for line in check_before_training(self.wrapper, batch, self.optimizer, self.ema.ema):
+            LOGGER.info(f"pre-flight: {line}")
+
+    @property
+    def wrapper(self) -> DistilledDetector:
+        """The wrapped student, without what processes put around it."""
+        wrapper: DistilledDetector = getattr(self.model, "module", self.model)
+        return wrapper
+
+    def collect_state(self) -> dict[str, Any]:
+        """The base class's state, the weights of the terms and their log."""
+        terms = self.terms_csv.read_text() if self.terms_csv.exists() else ""
+        return super().collect_state() | {"balance": self.wrapper.balance.state(), "terms_csv": terms}
+
+
+def _log_epoch(trainer: DistillTrainer) -> None:
+    """Append the epoch's shares to the log and say what is out of proportion."""
+    rows: list[TermRow] = trainer.wrapper.balance.close_epoch(trainer.epoch + 1)
+    if not rows or int(os.environ.get("RANK", "0")) > 0:
+        return
+    with trainer.terms_csv.open("a") as file:
+        file.write(rows_to_csv(rows, header=file.tell() == 0))
+    for row in rows:
+        if (warning := row.warning()) is not None:
+            LOGGER.warning(f"epoch {row.epoch}: {warning}")
+
+
+def distill(job: DistillJob) -> dict[str, float]:
+    """Run a job to its end.
+
+    Returns:
+        The validation metrics of `best.pt`, by Ultralytics' names.
+
+    Raises:
+        InputError, DataError, ModelError, TrainingError: see the message.
+    """
+    _check_job(job)
+    check_dataset(job.data)
+    job.output.mkdir(parents=True, exist_ok=True)
+    if not job.resume:
+        (job.output / "run.json").write_text(json.dumps(describe_job(job), indent=1) + "\n")
+    trainer = DistillTrainer(job)
+    trainer.train()
+    if int(os.environ.get("RANK", "0")) > 0:
+        return {}
+    from edgekd.train.distill.curves import plot_run
+
+    plot_run(job.output)
+    return {name: float(value) for name, value in trainer.metrics.items() if name.startswith("metrics/")}
+
+
+def _check_job(job: DistillJob) -> None:
+    if job.method != "none" and job.teacher is None:
+        raise InputError(f"the method {job.method} needs a teacher and none was given; add --teacher FILE")
+    for path in (job.teacher, job.amplifier):
+        if path is not None and not path.is_file():
+            raise InputError(f"{path} does not exist; give a detector (.pt) or a ViT (.safetensors, .pth)")
+    if job.resume and not job.resume_file.is_file():
+        raise TrainingError(f"{job.resume_file} does not exist; start the run without --resume")
+    if not job.resume and job.resume_file.exists():
+        raise TrainingError(f"{job.output} holds a run already; continue it with --resume or give another --output")
+
+
+def training_settings(job: DistillJob) -> dict[str, Any]:
+    """Ultralytics' settings of a job."""
+    return base_settings(job.data, job.output, job.recipe.schedule, job.device, job.seed) | {"model": job.student}
+
+
+def trainer_of(job: DistillJob) -> Any:
+    """The trainer as `YOLO(...).train(trainer=trainer_of(job))` takes it."""
+    return partial(DistillTrainer, job)
+
+
+def describe_job(job: DistillJob) -> dict[str, Any]:
+    """The job for people and for the record: file names and hashes, no folders."""
+    return {
+        "data": job.data.name,
+        "student": Path(job.student).name,
+        "method": job.method,
+        "teacher": None if job.teacher is None else {"file": job.teacher.name, "sha256": sha256_of(job.teacher)},
+        "seed": job.seed,
+        "precision": job.precision,
+        "recipe": job.recipe.model_dump(),
+        "licences": "student weights AGPL-3.0 (Ultralytics); the teacher's own licence applies to what is learned",
+    }
+
+
+def _load_teacher(job: DistillJob, device: torch.device) -> Teacher | None:
+    """A teacher by its file: `.pt` is an Ultralytics detector, anything else a ViT."""
+    if job.method == "none" or job.teacher is None:
+        return None
+    if job.teacher.suffix == ".pt":
+        return detector_teacher(job.teacher, job.recipe.levels, job.amplifier).to(device)
+    return vit_teacher(job.teacher, len(job.recipe.levels), job.recipe.vit_block, job.recipe.vit_side_px).to(device)

@@ -1,0 +1,215 @@
+"""A fine-tuning run as a user orders it: paths and numbers in, a task built, trained, reported and drawn.
+
+In: a `FinetuneJob`. Out: the run's folder (`best.pt`, `resume.pt`, `report.json`, `steps.csv`, `curves.png`) and the
+report. The validation pictures are named by a split file or drawn once by seed; either way the report records them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekd.data.segmentation import CropRecipe, SegmentationSample, read_coco, read_yolo_polygons
+from edgekd.errors import DataError, InputError, TrainingError
+from edgekd.train.finetune.loop import FinetuneConfig, SegmenterTask, Stage, finetune
+
+SegmenterName = Literal["tinysam", "sam3"]
+NWPU_SPLIT = Path(__file__).parents[2] / "data/splits/nwpu_seed0.json"
+VALIDATION_SHARE = 0.2
+N_RETENTION_PICTURES = 8
+FREE_BYTES = 1 << 30
+"""Space for two resume files of TinySAM and a report, with room to spare."""
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """What `edgekd finetune` was asked for.
+
+    Attributes:
+        data: a COCO JSON, or a folder with images/ and labels/ of YOLO polygons.
+        images: folder of the pictures of a COCO JSON; by default `images` beside it, else its own folder.
+        weights: a TinySAM or MobileSAM checkpoint, a folder of SAM3; None trains TinySAM from nothing.
+        split: JSON with lists `train` and `validation` of file names; None draws a fifth for validation by seed.
+        imgsz: side of the training crops; validation_px: longer side of whole pictures.
+        batch: crops per step.
+        adapter_rank: rank of the spectral adapter, 0 for none.
+        teacher: checkpoint or SamModel folder for mask distillation.
+    """
+
+    model: SegmenterName
+    data: Path
+    output: Path
+    config: FinetuneConfig
+    images: Path | None = None
+    weights: Path | None = None
+    split: Path | None = None
+    imgsz: int = 224
+    validation_px: int = 1024
+    batch: int = 4
+    adapter_rank: int = 0
+    teacher: Path | None = None
+    resume: bool = False
+
+
+def parse_stages(text: str, n_steps: int) -> tuple[Stage, ...]:
+    """'1,2,3' and steps per stage to stages. Raises InputError."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as reason:
+        raise InputError(f"the stages are '{text}', expected numbers such as 1,2,3; give another --stages") from reason
+    if not numbers or not set(numbers) <= {1, 2, 3}:
+        raise InputError(f"the stages are '{text}', expected some of 1, 2 and 3; give another --stages")
+    return tuple(Stage(number, n_steps) for number in numbers)
+
+
+def run_job(
+    job: FinetuneJob, on_step: Callable[[Stage, int, Mapping[str, float]], None], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Check, build, train, report. Raises DataError, ModelError, TrainingError, GateFailed."""
+    _check_space(job.output)
+    train, validation = split_samples(read_samples(job), job)
+    task = build_task(job, train, validation)
+    _say_parts(task, job.config.stages, say)
+    report = finetune(task, job.config, job.output, job.resume, on_step)
+    report["data"] = {"n_train": len(train), "validation": [s.path.name for s in validation]}
+    text = json.dumps(report, indent=1)
+    (job.output / "report.json").write_text(text)
+    plot_losses(job.output / "steps.csv", job.output / "curves.png")
+    return report
+
+
+def read_samples(job: FinetuneJob) -> list[SegmentationSample]:
+    """The labelled pictures of the job, COCO JSON or YOLO polygons."""
+    if job.data.is_dir():
+        images, labels = job.data / "images", job.data / "labels"
+        if not images.is_dir() or not labels.is_dir():
+            raise DataError(
+                f"{job.data} holds no images/ and labels/; pass such a folder of YOLO polygons or a COCO JSON"
+            )
+        return read_yolo_polygons(images, labels)
+    beside = job.data.parent / "images"
+    return read_coco(job.data, job.images or (beside if beside.is_dir() else job.data.parent))
+
+
+def split_samples(
+    samples: Sequence[SegmentationSample], job: FinetuneJob
+) -> tuple[list[SegmentationSample], list[SegmentationSample]]:
+    """Training and validation pictures, by the split file or drawn by the seed. Raises DataError when one is empty."""
+    if job.split is None:
+        names = sorted(s.path.name for s in samples)
+        random.Random(job.config.seed).shuffle(names)
+        validation = set(names[: max(1, round(VALIDATION_SHARE * len(names)))])
+        train = set(names) - validation
+    else:
+        try:
+            lists = json.loads(job.split.read_text())
+            train, validation = set(lists["train"]), set(lists["validation"])
+        except (OSError, ValueError, KeyError, TypeError) as reason:
+            raise DataError(
+                f"{job.split} is no split file ({reason}); write JSON lists train and validation"
+            ) from reason
+    parts = [s for s in samples if s.path.name in train], [s for s in samples if s.path.name in validation]
+    if not all(parts) or train & validation:
+        raise DataError(
+            f"the split leaves {len(parts[0])} pictures to train and {len(parts[1])} to validate with "
+            f"{len(train & validation)} in both; name pictures of the data set, each once, in --split"
+        )
+    return parts
+
+
+def build_task(
+    job: FinetuneJob, train: Sequence[SegmentationSample], validation: Sequence[SegmentationSample]
+) -> SegmenterTask:
+    """The network with its data. Raises ModelError and TrainingError."""
+    recipe = CropRecipe(side_px=job.imgsz)
+    if job.model == "tinysam":
+        return _tinysam_task(job, train, validation, recipe)
+    if job.weights is None:
+        raise TrainingError("SAM3 is fine-tuned, never trained from nothing; pass its folder with --weights")
+    from transformers import AutoTokenizer
+
+    from edgekd.models.sam3 import ADAPTER_RANK, load_sam3
+    from edgekd.train.finetune.sam3 import Sam3Data, Sam3Task
+
+    model = load_sam3(job.weights, job.adapter_rank or ADAPTER_RANK)
+    tokenizer = AutoTokenizer.from_pretrained(job.weights, local_files_only=True)
+
+    def tokens(name: str) -> tuple[Any, Any]:
+        found = tokenizer(name, padding="max_length", max_length=32, truncation=True, return_tensors="pt")
+        return found["input_ids"], found["attention_mask"]
+
+    side = int(model.config.vision_config.backbone_config.image_size)
+    recipe = replace(recipe, side_px=side, frames_px=((side, 1.0),))
+    return Sam3Task(model, Sam3Data(train, validation, tokens, recipe, job.batch))
+
+
+def _tinysam_task(
+    job: FinetuneJob,
+    train: Sequence[SegmentationSample],
+    validation: Sequence[SegmentationSample],
+    recipe: CropRecipe,
+) -> SegmenterTask:
+    import torch
+
+    from edgekd.models.tinysam import TinySam, load_tinysam
+    from edgekd.train.finetune.sam import TinySamData, TinySamTask
+    from edgekd.train.finetune.teacher import load_teacher
+
+    if job.imgsz % 32 or job.imgsz < 64:
+        raise InputError(f"crops of {job.imgsz} px do not fit the encoder; give a multiple of 32 from 64 with --imgsz")
+    torch.manual_seed(job.config.seed)
+    model = TinySam(draws_prompts=True) if job.weights is None else load_tinysam(job.weights)
+    data = TinySamData(
+        train,
+        validation,
+        retention=validation[:N_RETENTION_PICTURES],
+        recipe=recipe,
+        crops_per_step=job.batch,
+        validation_px=(job.validation_px,),
+    )
+    teacher = None if job.teacher is None else load_teacher(job.teacher)
+    return TinySamTask(model, data, job.adapter_rank, from_nothing=job.weights is None, teacher=teacher)
+
+
+def _check_space(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES:
+        raise TrainingError(f"{folder} has {free >> 20} MiB free, expected {FREE_BYTES >> 20}; free space or give -o")
+
+
+def _say_parts(task: SegmenterTask, stages: Sequence[Stage], say: Callable[[str], None]) -> None:
+    from edgekd.train.finetune.freeze import count_parts, counts_table
+
+    for number in dict.fromkeys(stage.number for stage in stages):
+        say(f"stage {number}")
+        for line in counts_table(count_parts(task.model, task.policy, number)):
+            say(f"  {line}")
+
+
+def plot_losses(steps: Path, output: Path) -> None:
+    """Draw every column of `steps.csv` over the steps, smoothed over a fiftieth of the run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy as np
+    from matplotlib import pyplot as plt
+
+    with steps.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in rows[0] if name not in ("stage", "step")]
+    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3), layout="constrained", squeeze=False)
+    window = max(1, len(rows) // 50)
+    for axis, name in zip(axes[0], names, strict=True):
+        values = np.array([float(row[name]) for row in rows])
+        axis.plot(np.convolve(values, np.ones(window) / window, mode="valid"))
+        axis.set(title=name, xlabel="step")
+        axis.grid(alpha=0.3)
+    figure.savefig(output, dpi=110)
+    plt.close(figure)

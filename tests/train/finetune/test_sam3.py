@@ -1,0 +1,142 @@
+"""SAM3, tiny: three stages, resume, retention and the vision path, with the code that the full size runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from segmentation_scenes import CLASSES, scenes
+from torch import nn
+
+from edgekd.data.segmentation import CropRecipe
+from edgekd.losses.sam3 import ConceptTruth, match, sam3_loss
+from edgekd.models.spectral_adapter import fold_adapters
+from edgekd.train.finetune.freeze import apply_policy, set_modes
+from edgekd.train.finetune.loop import FinetuneConfig, Stage, finetune
+from edgekd.train.finetune.sam3 import SAM3_PROMPTS, Sam3Data, Sam3Task
+
+pytest.importorskip("transformers")
+from edgekd.models.sam3 import ADAPTED_LEVELS, Sam3VisionPath, tiny_sam3  # noqa: E402
+
+SIDE = 112
+STAGES = (Stage(1, 2), Stage(2, 2), Stage(3, 2))
+CONFIG = FinetuneConfig(stages=STAGES, warmup_steps=1, amp=False, keep=0.0, save_every=1)
+
+
+def tokens(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    number = (*CLASSES, "visual").index(name) + 3
+    ids = torch.ones(1, 32, dtype=torch.long)
+    ids[0, :3] = torch.tensor([0, number, 2])
+    return ids, (torch.arange(32) < 3).long()[None]
+
+
+def task(folder: Path) -> Sam3Task:
+    pictures = scenes(folder, n=2, side=SIDE)
+    recipe = CropRecipe(side_px=SIDE, frames_px=((SIDE, 1.0),))
+    return Sam3Task(tiny_sam3(), Sam3Data(pictures, pictures[:1], tokens, recipe))
+
+
+def frozen_values(model: nn.Module, policy_task: Sam3Task) -> dict[str, torch.Tensor]:
+    trained: set[str] = set()
+    for stage in STAGES:
+        apply_policy(model, policy_task.policy, stage.number)
+        trained |= {n for n, p in model.named_parameters() if p.requires_grad}
+    return {n: v.clone() for n, v in model.state_dict().items() if n not in trained}
+
+
+def test_three_stages_keep_what_is_frozen_and_resume_is_exact(tmp_path: Path) -> None:
+    whole = task(tmp_path)
+    frozen = frozen_values(whole.model, whole)
+    start = {n: v.clone() for n, v in whole.model.state_dict().items()}
+    report = finetune(whole, CONFIG, tmp_path / "whole")
+    after = whole.model.state_dict()
+    assert all(torch.equal(after[n], v) for n, v in frozen.items())
+    changed = {n for n, v in after.items() if not torch.equal(v, start[n])}
+    for part in (".adapter.", "backbone.layers.7.", "mask_decoder.mask_embedder", "presence_head"):
+        assert any(part in n for n in changed), part
+    assert [s["stage"] for s in report["stages"]] == [0, 1, 2, 3]
+    assert set(report["stages"][1]["retention"]) == set(SAM3_PROMPTS)
+    assert all(0 <= r["agreement"] <= 1 for s in report["stages"][1:] for r in s["retention"].values())
+
+    class Stopped(Exception):
+        pass
+
+    def stop(stage: Stage, step: int, losses: object) -> None:
+        if (stage.number, step) == (2, 1):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        finetune(task(tmp_path), CONFIG, tmp_path / "cut", on_step=stop)
+    again = task(tmp_path)
+    finetune(again, CONFIG, tmp_path / "cut", resume=True)
+    assert all(torch.equal(again.model.state_dict()[n], v) for n, v in after.items())
+    assert (tmp_path / "cut" / "steps.csv").read_text() == (tmp_path / "whole" / "steps.csv").read_text()
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one(tmp_path: Path, stage: int) -> None:
+    run = task(tmp_path)
+    for name in ADAPTED_LEVELS:  # a zero up-projection passes no gradient down on its first step
+        nn.init.normal_(run.model.get_submodule(f"{name}.adapter.up_low").weight, std=0.1)
+        nn.init.normal_(run.model.get_submodule(f"{name}.adapter.up_high").weight, std=0.1)
+    apply_policy(run.model, run.policy, stage)
+    set_modes(run.model)
+    run.step_losses(stage, np.random.default_rng(1))["total"].backward()
+    for name, parameter in run.model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_frozen_parts_are_in_eval_mode(tmp_path: Path) -> None:
+    run = task(tmp_path)
+    apply_policy(run.model, run.policy, 2)
+    set_modes(run.model)
+    for part in ("text_encoder", "geometry_encoder", "detr_encoder", "detr_decoder.layers", "vision_encoder"):
+        assert not any(m.training for m in run.model.get_submodule(part).modules()), part
+    assert run.model.get_submodule("mask_decoder.mask_embedder").training
+
+
+def test_fresh_adapters_change_no_output_bit() -> None:
+    plain, adapted = tiny_sam3(seed=3), tiny_sam3(seed=3)
+    for name in ADAPTED_LEVELS:
+        plain.get_submodule(name).adapter = nn.Identity()
+    pixels = torch.randn(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        for a, b in zip(Sam3VisionPath(plain.eval())(pixels), Sam3VisionPath(adapted.eval())(pixels), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_the_vision_path_exports_without_a_wavelet(tmp_path: Path) -> None:
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    model = tiny_sam3().eval()
+    for name in ADAPTED_LEVELS:
+        for parameter in model.get_submodule(f"{name}.adapter").parameters():
+            nn.init.normal_(parameter, std=0.1)
+    pixels = torch.randn(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        expected = Sam3VisionPath(model)(pixels)
+        assert fold_adapters(model) == 3
+        path = tmp_path / "vision.onnx"
+        torch.onnx.export(
+            Sam3VisionPath(model).eval(), (pixels,), path, input_names=["pixel_values"], dynamo=True, verbose=False
+        )
+    assert not any("haar" in n.op_type.lower() or n.domain not in ("", "ai.onnx") for n in onnx.load(path).graph.node)
+    found = onnxruntime.InferenceSession(path).run(None, {"pixel_values": pixels.numpy()})
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b.numpy(), atol=1e-4)
+
+
+def test_matching_finds_the_objects_and_absence_is_a_loss() -> None:
+    masks = torch.zeros(2, 8, 8)
+    masks[0, :4, :4] = 1
+    masks[1, 4:, 4:] = 1
+    truth = ConceptTruth(masks, torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]))
+    logits = torch.stack([torch.full((8, 8), -5.0), masks[1] * 10 - 5, masks[0] * 10 - 5])
+    boxes = torch.tensor([[0.4, 0.4, 0.6, 0.6], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.5, 0.5]])
+    query, index = match(logits, boxes, truth)
+    assert dict(zip(query.tolist(), index.tolist(), strict=True)) == {1: 1, 2: 0}
+    nothing = ConceptTruth(torch.zeros(0, 8, 8), torch.zeros(0, 4))
+    semantic, sure = masks.amax(0)[None, None] * 10 - 5, torch.tensor([[6.0]])
+    there = sam3_loss(logits[None], boxes[None], semantic, sure, [truth])
+    absent = sam3_loss(logits[None], boxes[None], semantic, sure, [nothing])
+    assert absent["presence"] > there["presence"] and absent["semantic"] > there["semantic"]
+    assert absent["mask"] == 0 and torch.isfinite(absent["total"])
