@@ -9,7 +9,7 @@ check:
 	$(PYTHON) -m mypy
 
 test:
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --dist loadfile
 
 bench:
 	$(PYTHON) benchmarks/bench_haar.py

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgekd.data.segmentation import SegmentationSample, read_coco
+from edgekd.train.finetune.crops import SegmentationSample, read_coco
 
 CLASSES = ("disc", "square")
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.data.segmentation import Crop
 from edgekd.losses.segmentation import dice_loss
 from edgekd.models.prompt_decoder import MASK_CELL_PX
 from edgekd.models.tinyvit import EMBEDDING_CHANNELS, STRIDE_PX
+from edgekd.train.finetune.crops import Crop
 
 _CELLS = STRIDE_PX // MASK_CELL_PX
 CLASS_WEIGHT = 0.3

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd.data.segmentation import CropRecipe, SegmentationSample, read_coco, read_yolo_polygons
 from edgekd.errors import DataError, InputError, TrainingError
+from edgekd.train.finetune.crops import CropRecipe, SegmentationSample, read_coco, read_yolo_polygons
 from edgekd.train.finetune.loop import FinetuneConfig, SegmenterTask, Stage, finetune
 
 SegmenterName = Literal["tinysam", "sam3"]

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgekd.data.segmentation import SegmentationSample, draw_mask, read_bgr, tight_box, whole_frame
 from edgekd.models.prompt_decoder import FOREGROUND, MASK_CELL_PX
 from edgekd.models.tinysam import PromptDecoder, TinySam
+from edgekd.train.finetune.crops import SegmentationSample, draw_mask, read_bgr, tight_box, whole_frame
 from edgekd.train.finetune.prompts import PromptKind
 
 Mask = NDArray[np.bool_]

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.data.segmentation import Crop, CropRecipe, SegmentationSample, draw_crop
 from edgekd.errors import TrainingError
 from edgekd.losses.segmentation import MaskLossWeights, object_weight, prompt_loss
 from edgekd.models.prompt_decoder import MASK_CELL_PX, Frame, cut_to_boxes, draw_boxes, draw_points
@@ -26,6 +25,7 @@ from edgekd.models.spectral_adapter import Adapted, attach_adapters
 from edgekd.models.tinysam import ADAPTED, TinySam, save_tinysam
 from edgekd.models.tinyvit import EMBEDDING_CHANNELS
 from edgekd.train.finetune.auxiliary import DenseAuxiliary
+from edgekd.train.finetune.crops import Crop, CropRecipe, SegmentationSample, draw_crop
 from edgekd.train.finetune.freeze import FreezePolicy
 from edgekd.train.finetune.freeze_policies import ADAPTER_PATTERN, TINYSAM, TINYSAM_FROM_NOTHING
 from edgekd.train.finetune.prompts import BOX_NOISE, PROMPT_KINDS, PromptKind, draw_prompts

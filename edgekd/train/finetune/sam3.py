@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd.data.segmentation import Crop, CropRecipe, SegmentationSample, whole_frame
 from edgekd.errors import TrainingError
 from edgekd.losses.sam3 import ConceptTruth, sam3_loss
 from edgekd.models.sam3 import n_vision_blocks
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD
 from edgekd.train.checkpoint import write_atomically
+from edgekd.train.finetune.crops import Crop, CropRecipe, SegmentationSample, whole_frame
 from edgekd.train.finetune.freeze_policies import SAM3, SAM3_BLOCKS, sam3_of_depth
 from edgekd.train.finetune.quality import Mask, mask_agreement
 from edgekd.train.finetune.sam import draw_crops

@@ -7,8 +7,8 @@ import torch
 from segmentation_scenes import CLASSES, scenes
 from torch.nn import functional as F
 
-from edgekd.data.segmentation import whole_frame
 from edgekd.train.finetune.auxiliary import DenseAuxiliary
+from edgekd.train.finetune.crops import whole_frame
 
 
 def test_labels_are_taken_at_cell_centres(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from segmentation_scenes import scenes, write_scenes
 from typer.testing import CliRunner
 
 from edgekd.cli.finetune import finetune as command
-from edgekd.data.segmentation import CropRecipe
 from edgekd.errors import DataError, GateFailed, TrainingError
 from edgekd.models.tinysam import TinySam, load_tinysam, save_tinysam
+from edgekd.train.finetune.crops import CropRecipe
 from edgekd.train.finetune.freeze import apply_policy, set_modes
 from edgekd.train.finetune.job import FinetuneJob, parse_stages, run_job
 from edgekd.train.finetune.loop import FinetuneConfig, Stage, finetune, learning_rate_at

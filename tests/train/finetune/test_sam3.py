@@ -8,9 +8,9 @@ import torch
 from segmentation_scenes import CLASSES, scenes
 from torch import nn
 
-from edgekd.data.segmentation import CropRecipe
 from edgekd.losses.sam3 import ConceptTruth, match, sam3_loss
 from edgekd.models.spectral_adapter import fold_adapters
+from edgekd.train.finetune.crops import CropRecipe
 from edgekd.train.finetune.freeze import apply_policy, set_modes
 from edgekd.train.finetune.loop import FinetuneConfig, Stage, finetune
 from edgekd.train.finetune.sam3 import SAM3_PROMPTS, Sam3Data, Sam3Task

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from segmentation_scenes import scenes, write_scenes
 
-from edgekd.data.segmentation import (
+from edgekd.errors import DataError
+from edgekd.train.finetune.crops import (
     CropRecipe,
     draw_crop,
     draw_mask,
@@ -17,7 +18,6 @@ from edgekd.data.segmentation import (
     tight_box,
     whole_frame,
 )
-from edgekd.errors import DataError
 from edgekd.train.finetune.prompts import PROMPT_KINDS, draw_prompts
 from edgekd.train.finetune.quality import (
     BASELINES,
@@ -29,7 +29,7 @@ from edgekd.train.finetune.quality import (
     to_picture,
 )
 
-SPLIT = Path(__file__).parents[2] / "edgekd" / "data" / "splits" / "nwpu_seed0.json"
+SPLIT = Path(__file__).parents[3] / "edgekd" / "data" / "splits" / "nwpu_seed0.json"
 
 
 def edit(path: Path, change: object) -> Path:
