@@ -1,0 +1,33 @@
+"""The files that tell strangers how to work with the project agree with the package."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+import edgekd
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == edgekd.__version__
+    assert citation["license"] == "Apache-2.0"
+
+
+def test_paths_in_the_threat_model_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    paths = re.findall(r"`(edgekd/[\w./]+)`", text)
+    assert paths
+    for path in paths:
+        assert (ROOT / path).exists(), path
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for path in (ROOT / "CONTRIBUTING.md", ROOT / "docs/releasing.md", ROOT / ".github/pull_request_template.md"):
+        for target in re.findall(r"`make ([a-z-]+)`", path.read_text()):
+            assert target in targets, f"{path.name}: make {target}"
