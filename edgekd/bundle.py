@@ -19,7 +19,8 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from edgekd.errors import BundleError, BundleMismatch
-from edgekd.model_set import STAGE_NAMES, Pipeline, Source, StageName, TensorSpec, _Record, brief, sha256_of
+from edgekd.graphs import STAGE_NAMES, StageName
+from edgekd.model_set import Pipeline, Source, TensorSpec, _Record, brief, sha256_of
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"

@@ -15,11 +15,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd.errors import ModelError
+from edgekd.graphs import STAGE_NAMES, StageName
 
 FORMAT_VERSION = 1
 FILE_NAME = "models.json"
-StageName = Literal["detector", "encoder", "decoder"]
-STAGE_NAMES: tuple[StageName, ...] = ("detector", "encoder", "decoder")
 
 
 class _Record(BaseModel):

@@ -31,8 +31,8 @@ def calibrate(
     from edgekd.data.read import read_labelled_set
     from edgekd.deploy.choose_method import method_score
     from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
+    from edgekd.graphs import StageName
     from edgekd.measure.quality import Sample
-    from edgekd.model_set import StageName
     from edgekd.runtime.sources import pictures_in
 
     stages: dict[Part | None, tuple[StageName, ...]] = {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgekd.bundle import Precision
 from edgekd.deploy.openvino_build import read_network
-from edgekd.model_set import StageName
+from edgekd.graphs import BOXES, IMAGE_EMBEDDINGS, LOW_RES_MASKS, StageName
 
 MAX_RELATIVE_ERROR = 0.05
 """Root mean square of the difference to fp32 over that of the fp32 output; bf16 keeps 8 bits, about 1 % per network."""
@@ -90,7 +90,7 @@ def _closeness(
     """Whether the outputs may stand for the reference, and the measure of that in words."""
     if name == "decoder":
         # Outside a box a logit is its distance in pixels, so that large values say nothing about masks.
-        iou = mask_iou(outputs["low_res_masks"], reference["low_res_masks"])
+        iou = mask_iou(outputs[LOW_RES_MASKS], reference[LOW_RES_MASKS])
         return iou >= MIN_MASK_IOU, f"mask IoU {iou:.4f}"
     error = max(relative_error(outputs[key], reference[key]) for key in reference)
     return error <= MAX_RELATIVE_ERROR, f"relative error {error:.4f}"
@@ -131,10 +131,10 @@ def _typical_feeds(name: StageName, inputs: dict[str, tuple[int, ...]]) -> dict[
     """Inputs with the statistics of real ones: smooth pictures, unit-variance embeddings, boxes inside the frame."""
     generator = np.random.default_rng(0)
     if name == "decoder":
-        shape = inputs["image_embeddings"]
+        shape = inputs[IMAGE_EMBEDDINGS]
         corner = generator.uniform(0, 8 * min(shape[2:]), (4, 2))
         boxes = np.concatenate([corner, corner + 4 * min(shape[2:])], 1).astype(np.float32)
-        return {"image_embeddings": generator.standard_normal(shape, np.float32), "boxes": boxes}
+        return {IMAGE_EMBEDDINGS: generator.standard_normal(shape, np.float32), BOXES: boxes}
     key, shape = next(iter(inputs.items()))
     coarse = generator.random((1, 3, shape[2] // 32, shape[3] // 32), np.float32)
     noise = generator.random(shape, np.float32)

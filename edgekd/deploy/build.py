@@ -30,7 +30,8 @@ from edgekd.deploy.auto_precision import Choice, choose_precision, choose_with_i
 from edgekd.deploy.input_sizes import Shapes, named_shape, opened, shapes_of, sized
 from edgekd.deploy.openvino_build import write_network
 from edgekd.errors import BuildError
-from edgekd.model_set import STAGE_NAMES, ModelSet, Pipeline, StageName, read_model_set
+from edgekd.graphs import STAGE_NAMES, StageName, is_input_size
+from edgekd.model_set import ModelSet, Pipeline, read_model_set
 
 PrecisionWish = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PRECISIONS: dict[BackendName, tuple[Precision, ...]] = {
@@ -130,8 +131,10 @@ def _check_options(options: BuildOptions, model_set: ModelSet) -> None:
         )
     _check_calibration(options, model_set)
     for size in (options.detector_px, options.encoder_px):
-        if size and any(side % 32 or not 32 <= side <= 8192 for side in size):
-            raise BuildError(f"the size {size[1]}x{size[0]} has a side that is no multiple of 32; try 640x640")
+        if size and not is_input_size(size):
+            raise BuildError(
+                f"the size {size[1]}x{size[0]} has a side that is not a multiple of 32 up to 8192; try 640x640"
+            )
 
 
 def _check_calibration(options: BuildOptions, model_set: ModelSet) -> None:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd.errors import DataError, InputError
-from edgekd.model_set import ImageInput, StageName, brief, sha256_of
+from edgekd.graphs import IMAGE, IMAGES, StageName
+from edgekd.model_set import ImageInput, brief, sha256_of
 from edgekd.runtime.preprocess import preprocess
 from edgekd.runtime.sources import pictures_in, read_picture
 
-INPUT_NAMES: dict[StageName, str] = {"detector": "images", "encoder": "image"}
+INPUT_NAMES: dict[StageName, str] = {"detector": IMAGES, "encoder": IMAGE}
 
 
 class CalibrationPicture(BaseModel):

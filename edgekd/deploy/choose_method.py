@@ -15,8 +15,9 @@ from edgekd.bundle import BackendName
 from edgekd.deploy.build import BuildOptions
 from edgekd.deploy.recipes import CalibrationTarget, Method
 from edgekd.deploy.trial import trial_chain
+from edgekd.graphs import StageName
 from edgekd.measure.quality import DROPS, Gauge, Metric, Sample
-from edgekd.model_set import StageName, read_model_set
+from edgekd.model_set import read_model_set
 
 _BACKENDS: dict[CalibrationTarget, BackendName] = {"cpu": "openvino", "tensorrt": "onnxruntime"}
 _WITH_LABELS: dict[str, Metric] = {"detector": "box_ap", "encoder": "miou"}

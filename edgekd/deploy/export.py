@@ -23,16 +23,15 @@ from torch.export import Dim
 from edgekd.bundle import atomic_folder
 from edgekd.deploy.onnx_edit import half_storage, no_forbidden_operators
 from edgekd.errors import ModelError
+from edgekd.graphs import STAGE_NAMES, StageName, is_input_size
 from edgekd.model_set import (
     FILE_NAME,
-    STAGE_NAMES,
     DetectorHead,
     ImageInput,
     ModelSet,
     OnnxStage,
     Pipeline,
     Source,
-    StageName,
     TensorSpec,
     sha256_of,
 )
@@ -91,7 +90,7 @@ def export_models(
         ModelError: a size is not a multiple of 32, or a graph differs from PyTorch by more than 1e-4.
     """
     for name, size in (("detector", options.detector_px), ("segmenter", options.encoder_px)):
-        if any(side % 32 or not 32 <= side <= 8192 for side in size):
+        if not is_input_size(size):
             raise ModelError(
                 f"the {name} size is {size[1]}x{size[0]}, expected sides that are multiples of 32 up to 8192; "
                 f"try --{name}-size 640"

@@ -21,8 +21,9 @@ from edgekd.deploy.ranges import Feeds
 from edgekd.deploy.sensitivity import Block, rank_blocks
 from edgekd.deploy.trial import float_graphs, trial_backend, trial_chain, write_variant
 from edgekd.errors import GateFailed, InputError
+from edgekd.graphs import StageName
 from edgekd.measure.quality import DROPS, FLOORS, STAGES_OF, Gauge, Metric, Sample, stages_measured
-from edgekd.model_set import ModelSet, StageName, read_model_set
+from edgekd.model_set import ModelSet, read_model_set
 from edgekd.runtime.preprocess import preprocess
 from edgekd.runtime.sources import read_picture
 

@@ -9,17 +9,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgekd.model_set import ImageInput, ModelSet, OnnxStage, Pipeline, StageName, TensorSpec
+from edgekd.graphs import (
+    BOXES,
+    EMBEDDING_CHANNELS,
+    EMBEDDING_STRIDE_PX,
+    IMAGE,
+    IMAGE_EMBEDDINGS,
+    IMAGES,
+    SIDE_MULTIPLE_PX,
+    StageName,
+)
+from edgekd.model_set import ImageInput, ModelSet, OnnxStage, Pipeline, TensorSpec
 
 ASPECTS = (7 / 16, 9 / 16, 16 / 25, 2 / 3, 3 / 4, 4 / 5, 7 / 8)
 """Short side by long side that hold 21:9, 16:9, 16:10, 3:2, 4:3, 5:4 and nearly square pictures.
 
 16:10 gets a little more than it needs: at 1024 px that is 42 rows of cells, three windows of TinyViT, and faster.
 """
-
-SIDE_MULTIPLE_PX = 32
-STRIDE_PX = 16
-"""Input pixels per cell of the image embeddings."""
 
 StageShapes = dict[StageName, dict[str, tuple[int, ...]]]
 Size = tuple[int, int]
@@ -83,11 +89,11 @@ def shapes_of(pipeline: Pipeline) -> Shapes:
 
 
 def _shapes_at(detector_px: Size, encoder_px: Size) -> StageShapes:
-    rows, columns = (side if side < 0 else side // STRIDE_PX for side in encoder_px)
+    rows, columns = (side if side < 0 else side // EMBEDDING_STRIDE_PX for side in encoder_px)
     return {
-        "detector": {"images": (1, 3, *detector_px)},
-        "encoder": {"image": (1, 3, *encoder_px)},
-        "decoder": {"image_embeddings": (1, 256, rows, columns), "boxes": (-1, 4)},
+        "detector": {IMAGES: (1, 3, *detector_px)},
+        "encoder": {IMAGE: (1, 3, *encoder_px)},
+        "decoder": {IMAGE_EMBEDDINGS: (1, EMBEDDING_CHANNELS, rows, columns), BOXES: (-1, 4)},
     }
 
 

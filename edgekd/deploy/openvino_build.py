@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgekd.errors import BackendUnavailable
+from edgekd.graphs import BOXES, IMAGE_EMBEDDINGS
 
-_COORDINATES, _PICTURE = "boxes", "image_embeddings"
 _MARK = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:bf16,f16"}
 """The attribute of OpenVINO's format for a layer that is not converted to bf16 or f16."""
 
@@ -39,14 +39,14 @@ def write_network(path: Path, inputs: dict[str, tuple[int, ...]], target: Path) 
 def read_network(core: Any, path: Path) -> Any:
     """Read an ONNX graph as an `openvino.Model` whose coordinates stay in fp32."""
     model = core.read_model(str(path))
-    if _COORDINATES not in {port.get_any_name() for port in model.inputs}:
+    if BOXES not in {port.get_any_name() for port in model.inputs}:
         return model
     import openvino
 
     # The mark can be set in a file only; the model keeps its weights mapped after the folder is gone.
     with TemporaryDirectory(prefix="edgekd-openvino-") as scratch:
         file = Path(scratch) / "network.xml"
-        layers = depending_on(model, _COORDINATES) - depending_on(model, _PICTURE)
+        layers = depending_on(model, BOXES) - depending_on(model, IMAGE_EMBEDDINGS)
         openvino.save_model(model, str(file), compress_to_fp16=False)
         _mark(file, layers)
         return core.read_model(str(file))

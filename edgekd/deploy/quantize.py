@@ -24,7 +24,8 @@ from edgekd.deploy.ranges import collect_histograms, ranges_by
 from edgekd.deploy.recipes import CalibrationTarget, Method, Recipe, recipes_for
 from edgekd.deploy.scales import tie_ranges
 from edgekd.errors import ModelError
-from edgekd.model_set import FILE_NAME, ImageInput, ModelSet, OnnxStage, StageName, read_model_set, sha256_of
+from edgekd.graphs import StageName
+from edgekd.model_set import FILE_NAME, ImageInput, ModelSet, OnnxStage, read_model_set, sha256_of
 
 Report = Callable[[str], None]
 Score = Callable[[StageName, Mapping[Method, onnx.ModelProto]], Mapping[Method, float]]

@@ -14,7 +14,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgekd.errors import InputError
-from edgekd.model_set import StageName, brief
+from edgekd.graphs import StageName
+from edgekd.model_set import brief
 
 Method = Literal["minmax", "percentile", "entropy"]
 CalibrationTarget = Literal["tensorrt", "cpu"]

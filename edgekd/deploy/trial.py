@@ -19,7 +19,8 @@ from edgekd.bundle import BackendName
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.onnx_edit import shapes_of_values
 from edgekd.deploy.qdq import calibration_facts, keep_quantized, quantized_layers
-from edgekd.model_set import FILE_NAME, ModelSet, StageName, sha256_of
+from edgekd.graphs import StageName
+from edgekd.model_set import FILE_NAME, ModelSet, sha256_of
 from edgekd.runtime.chain import Chain
 
 

@@ -12,9 +12,9 @@ from typing import Literal
 
 from edgekd.data.read import LabelledSet
 from edgekd.errors import InputError
+from edgekd.graphs import StageName
 from edgekd.measure.accuracy import EvaluateOptions, evaluate_chain
 from edgekd.measure.parity import MAX_PROMPTS, ParityOptions, compare_chains
-from edgekd.model_set import StageName
 from edgekd.runtime.chain import Chain
 
 Metric = Literal["box_ap", "mask_ap", "miou", "box_match", "mask_iou", "embedding_cosine"]

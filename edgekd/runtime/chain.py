@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekd.bundle import Manifest, check_files, check_target, read_manifest
 from edgekd.errors import InputError
-from edgekd.model_set import StageName
+from edgekd.graphs import StageName
 from edgekd.runtime.detect import DetectOptions, detect
 from edgekd.runtime.engines import Engine, open_engine
 from edgekd.runtime.preprocess import check_picture, preprocess
