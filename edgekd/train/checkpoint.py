@@ -22,6 +22,8 @@ from torch import nn
 from edgekd.errors import ModelError, TrainingError
 
 STATE_FORMAT = 1
+_STUDENT = "student_model."
+_DETECTOR_PARTS = ("model", "ema", "student_yaml", "class_names", "train_args", "results_csv", "optimizer", "epoch")
 
 
 def write_atomically(path: Path, content: dict[str, Any]) -> None:
@@ -111,6 +113,27 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def read_detector_state(path: Path) -> dict[str, Any]:
+    """The resume file of a detector's run.
+
+    Raises:
+        TrainingError: see `read_state`; or it is of another kind of run, or lacks a part.
+    """
+    state = read_state(path)
+    if "policy" in state:
+        raise TrainingError(f"{path} belongs to a run of edgekd finetune; give the resume.pt of edgekd distill")
+    missing = [part for part in _DETECTOR_PARTS if part not in state]
+    if missing:
+        raise TrainingError(f"{path} lacks {', '.join(missing)}; give the resume.pt of a run of this version")
+    return state
+
+
+def student_weights(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The bare student's tensors of a wrapped (or bare) detector's state dict."""
+    wrapped = {key.removeprefix(_STUDENT): value for key, value in state.items() if key.startswith(_STUDENT)}
+    return wrapped or dict(state)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:160]
 
@@ -120,19 +143,17 @@ def strip(path: Path, output: Path) -> None:
 
     Raises:
         ModelError: the file is neither.
-        TrainingError: the output cannot be written.
+        TrainingError: a resume file that cannot be read, or the output cannot be written.
     """
     from ultralytics.nn.tasks import DetectionModel
 
+    from edgekd.models.architecture import rebuild_detector
     from edgekd.models.yolo11n import load_detector
 
     if path.name.startswith("resume"):
-        state = read_state(path)
-        model = DetectionModel(state["student_yaml"], nc=len(state["class_names"]), verbose=False)
-        prefix = "student_model."
-        weights = {k.removeprefix(prefix): v for k, v in state["ema"].items() if k.startswith(prefix)}
-        model.load_state_dict(weights)
-        model.names = dict(enumerate(state["class_names"]))
+        state = read_detector_state(path)
+        weights = student_weights(state["ema"])
+        model = rebuild_detector(state["student_yaml"], state["class_names"], weights, str(path))
         arguments = state["train_args"]
     else:
         model = load_detector(path)

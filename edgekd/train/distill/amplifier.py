@@ -17,7 +17,8 @@ from edgekd.data.check import check_dataset
 from edgekd.errors import InputError
 from edgekd.losses.ds2d2 import high_frequency
 from edgekd.train.distill.recipes import Schedule
-from edgekd.train.distill.trainer import ReproducibleTrainer, RunOptions, base_settings
+from edgekd.train.distill.trainer import ReproducibleTrainer, RunOptions, base_settings, check_device
+from edgekd.train.run_folder import locked
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ def train_amplifier(job: AmplifierJob) -> dict[str, float]:
     """
     if not job.teacher.is_file():
         raise InputError(f"{job.teacher} does not exist; give the checkpoint (.pt) of the teacher")
+    check_device(job.device)
     check_dataset(job.data)
     settings = base_settings(job.data, job.output, job.schedule, job.device, job.seed) | {"model": str(job.teacher)}
-    trainer = AmplifierTrainer(RunOptions(job.schedule.accumulate), overrides=settings)
-    trainer.train()
+    with locked(job.output):
+        trainer = AmplifierTrainer(RunOptions(job.schedule.accumulate), overrides=settings)
+        trainer.train()
     return {name: float(value) for name, value in trainer.metrics.items() if name.startswith("metrics/")}

@@ -30,7 +30,8 @@ from edgekd.train.distill.objective import Objective
 from edgekd.train.distill.preflight import check_before_training
 from edgekd.train.distill.recipes import Method, Recipe
 from edgekd.train.distill.student import DistilledDetector
-from edgekd.train.distill.trainer import ReproducibleTrainer, RunOptions, base_settings
+from edgekd.train.distill.trainer import ReproducibleTrainer, RunOptions, base_settings, check_device
+from edgekd.train.run_folder import locked, restore_log, set_aside
 
 Precision = Literal["fp32", "bf16"]
 
@@ -100,12 +101,17 @@ class DistillTrainer(ReproducibleTrainer):
 
     def _setup_train(self) -> None:
         """Build everything, then look before leaping."""
+        if self.state is not None:
+            _check_same_run(self.job, self.state)
         super()._setup_train()
+        is_first = int(os.environ.get("RANK", "0")) == 0
         if self.state is not None:
             self.wrapper.balance.load_state(self.state["balance"])
-            self.terms_csv.write_text(self.state["terms_csv"])
+            if is_first:
+                restore_log(self.terms_csv, self.state["terms_csv"])
             return
-        self.terms_csv.unlink(missing_ok=True)
+        if is_first:
+            set_aside(self.terms_csv)
         batch = self.preprocess_batch(next(iter(self.train_loader)))
         self.wrapper.train()
         for line in check_before_training(self.wrapper, batch, self.optimizer, self.ema.ema):
@@ -120,7 +126,11 @@ class DistillTrainer(ReproducibleTrainer):
     def collect_state(self) -> dict[str, Any]:
         """The base class's state, the weights of the terms and their log."""
         terms = self.terms_csv.read_text() if self.terms_csv.exists() else ""
-        return super().collect_state() | {"balance": self.wrapper.balance.state(), "terms_csv": terms}
+        return super().collect_state() | {
+            "balance": self.wrapper.balance.state(),
+            "terms_csv": terms,
+            "job": json.dumps(describe_job(self.job)),
+        }
 
 
 def _log_epoch(trainer: DistillTrainer) -> None:
@@ -145,17 +155,19 @@ def distill(job: DistillJob) -> dict[str, float]:
         InputError, DataError, ModelError, TrainingError: see the message.
     """
     _check_job(job)
+    check_device(job.device)
     check_dataset(job.data)
-    job.output.mkdir(parents=True, exist_ok=True)
-    if not job.resume:
-        (job.output / "run.json").write_text(json.dumps(describe_job(job), indent=1) + "\n")
-    trainer = DistillTrainer(job)
-    trainer.train()
-    if int(os.environ.get("RANK", "0")) > 0:
-        return {}
-    from edgekd.train.distill.curves import plot_run
+    with locked(job.output):
+        _check_folder(job)
+        if not job.resume:
+            (job.output / "run.json").write_text(json.dumps(describe_job(job), indent=1) + "\n")
+        trainer = DistillTrainer(job)
+        trainer.train()
+        if int(os.environ.get("RANK", "0")) > 0:
+            return {}
+        from edgekd.train.distill.curves import plot_run
 
-    plot_run(job.output)
+        plot_run(job.output)
     return {name: float(value) for name, value in trainer.metrics.items() if name.startswith("metrics/")}
 
 
@@ -167,8 +179,25 @@ def _check_job(job: DistillJob) -> None:
             raise InputError(f"{path} does not exist; give a detector (.pt) or a ViT (.safetensors, .pth)")
     if job.resume and not job.resume_file.is_file():
         raise TrainingError(f"{job.resume_file} does not exist; start the run without --resume")
+
+
+def _check_folder(job: DistillJob) -> None:
     if not job.resume and job.resume_file.exists():
         raise TrainingError(f"{job.output} holds a run already; continue it with --resume or give another --output")
+
+
+def _check_same_run(job: DistillJob, state: dict[str, Any]) -> None:
+    """Refuse to continue a run with another method, teacher, recipe, seed or precision; the student is the state's."""
+    if "job" not in state:  # written before settings were kept
+        return
+    before, now = json.loads(state["job"]), json.loads(json.dumps(describe_job(job)))
+    settings = ("data", "method", "teacher", "amplifier", "seed", "precision", "recipe")
+    changed = [name for name in settings if before.get(name) != now.get(name)]
+    if changed:
+        raise TrainingError(
+            f"{job.resume_file} was written with another {', '.join(changed)}; repeat the command of the interrupted "
+            "run with --resume, or start another run in another output folder"
+        )
 
 
 def training_settings(job: DistillJob) -> dict[str, Any]:
@@ -188,11 +217,18 @@ def describe_job(job: DistillJob) -> dict[str, Any]:
         "student": Path(job.student).name,
         "method": job.method,
         "teacher": None if job.teacher is None else {"file": job.teacher.name, "sha256": sha256_of(job.teacher)},
+        "amplifier": None
+        if job.amplifier is None
+        else {"file": job.amplifier.name, "sha256": sha256_of(job.amplifier)},
         "seed": job.seed,
         "precision": job.precision,
         "recipe": job.recipe.model_dump(),
         "licences": "student weights AGPL-3.0 (Ultralytics); the teacher's own licence applies to what is learned",
     }
+
+
+def _file_facts(path: Path | None) -> dict[str, str] | None:
+    return None if path is None else {"file": path.name, "sha256": sha256_of(path)}
 
 
 def _load_teacher(job: DistillJob, device: torch.device) -> Teacher | None:

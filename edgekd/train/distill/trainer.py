@@ -27,10 +27,18 @@ from ultralytics.cfg import DEFAULT_CFG
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
-from edgekd.errors import TrainingError
+from edgekd.errors import InputError, ModelError, TrainingError
+from edgekd.models.architecture import check_architecture, read_architecture, rebuild_detector
 from edgekd.models.yolo11n import load_detector
-from edgekd.train.checkpoint import STATE_FORMAT, plain_checkpoint, read_state, write_atomically
+from edgekd.train.checkpoint import (
+    STATE_FORMAT,
+    plain_checkpoint,
+    read_detector_state,
+    student_weights,
+    write_atomically,
+)
 from edgekd.train.distill.recipes import Schedule
+from edgekd.train.run_folder import restore_log, set_aside
 
 RANK = int(os.environ.get("RANK", "-1"))
 
@@ -59,6 +67,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
     """
 
     model: Any
+    _is_built = False
 
     def __init__(
         self,
@@ -71,13 +80,14 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         n_processes = self._join_cpu_processes(settings)
         batch = int(settings.get("batch", 16)) // n_processes
         self.run_options = run
-        self.state = None if run.resume is None else read_state(run.resume)
+        self.state = None if run.resume is None else read_detector_state(run.resume)
         self._n_steps_in_epoch = 0
         self._batch: dict[str, Any] = {}
         settings |= {"batch": batch, "nbs": batch, "amp": False, "resume": False, "distill_model": None} | {
             name: settings[name] for name in ("distill_model",) if name in settings
         }
         super().__init__(cfg, settings, _callbacks)
+        self._is_built = True
         if n_processes > 1:
             self.world_size = 1  # the base class knows no processes without a GPU each; see optimizer_step
 
@@ -95,6 +105,15 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
     def _has_cpu_group(self) -> bool:
         return bool(dist.is_initialized() and self.device.type == "cpu")
 
+    @property
+    def csv(self) -> Path:
+        """The log of epochs. While the base class is built it deletes what it finds here, so it finds another name."""
+        return Path(self.save_dir / ("results.csv" if self._is_built else ".results.csv"))
+
+    @csv.setter
+    def csv(self, _path: Path) -> None:
+        """The base class sets what this class decides."""
+
     # --- building
 
     def setup_model(self) -> None:
@@ -102,17 +121,34 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         if isinstance(self.model, nn.Module):
             return
         if self.state is not None:
-            self.model = self.get_model(cfg=self.state["student_yaml"], verbose=False)
+            self.model = self._rebuilt(self.state)
         elif str(self.model).endswith(".pt"):
-            weights = load_detector(self.model)
-            self.model = self.get_model(cfg=weights.yaml, weights=weights, verbose=False)
+            weights: Any = load_detector(self.model)
+            description = check_architecture(weights.yaml, str(self.model))
+            self.model = self.get_model(cfg=description, weights=weights, verbose=False)
         else:
-            self.model = self.get_model(cfg=self.model, verbose=False)
+            self.model = self.get_model(cfg=read_architecture(str(self.model)), verbose=False)
         self.model = self.model.to(memory_format=torch.channels_last)
+
+    def _rebuilt(self, state: dict[str, Any]) -> Any:
+        """The student of a resume file; it must know the classes of the data."""
+        names = [str(self.data["names"][index]) for index in range(self.data["nc"])]
+        if names != state["class_names"]:
+            raise TrainingError(
+                f"{self.run_options.resume} was trained on the classes {', '.join(state['class_names'])[:120]} and the "
+                f"data has {', '.join(names)[:120]}; give the data of the interrupted run"
+            )
+        try:
+            weights = student_weights(state["model"])
+            return rebuild_detector(state["student_yaml"], names, weights, str(self.run_options.resume))
+        except ModelError as error:
+            raise TrainingError(str(error)) from error
 
     def _setup_train(self) -> None:
         """Build everything, then give every CPU process the weights of the first."""
         super()._setup_train()
+        if RANK in (-1, 0) and self.state is None:
+            set_aside(self.csv)
         if self._has_cpu_group:
             for tensor in [*self.model.state_dict().values(), *self.ema.ema.state_dict().values()]:
                 dist.broadcast(tensor, src=0)
@@ -222,7 +258,8 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         self.best_fitness = state["best_fitness"]
         self.stopper.best_fitness, self.stopper.best_epoch = state["stopper"]
         self.start_epoch = state["epoch"] + 1
-        self.csv.write_text(state["results_csv"])
+        if RANK in (-1, 0):
+            restore_log(self.csv, state["results_csv"])
 
     def final_eval(self) -> None:
         """Validate `best.pt`, which is plain already; with several CPU processes the last epoch's metrics stand."""
@@ -234,7 +271,8 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
 
 
 def base_settings(data: Path, output: Path, schedule: Schedule, device: str, seed: int) -> dict[str, Any]:
-    """Ultralytics' settings of a run, as every trainer here uses them."""
+    """Ultralytics' settings of a run, as every trainer here uses them. Raises InputError for a device not there."""
+    check_device(device)
     return {
         **schedule.model_dump(exclude={"accumulate"}),
         "cos_lr": True,
@@ -249,6 +287,19 @@ def base_settings(data: Path, output: Path, schedule: Schedule, device: str, see
         "plots": False,
         "patience": schedule.epochs,
     }
+
+
+def check_device(device: str) -> None:
+    """Refuse GPU numbers that this machine does not have. Raises InputError."""
+    numbers = device.removeprefix("cuda:").split(",")
+    if not all(number.strip().isdigit() for number in numbers):
+        return
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if max(int(number) for number in numbers) >= n_gpus:
+        raise InputError(
+            f"the device is {device!r} and PyTorch sees {n_gpus} GPUs on this machine; give the device cpu, "
+            "or install the driver and a PyTorch with CUDA"
+        )
 
 
 def _forget_recent_pictures(dataset: Any) -> None:

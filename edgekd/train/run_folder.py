@@ -1,0 +1,70 @@
+"""The folder of a run: one process at a time, and logs that only grow.
+
+A folder goes in; a lock that the system gives back when the process ends, however it ends, and log files that a new or
+a resumed run continues without losing a row come out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgekd.errors import TrainingError
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make `folder` and hold it for this process while the block runs.
+
+    The folder itself is locked (`flock`), so that nothing is left behind and a killed process holds nothing. Of several
+    processes of one run (`torchrun`) the first holds it for all.
+
+    Raises:
+        TrainingError: the folder cannot be made, or another run writes into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be made ({error.strerror}); give another output folder") from error
+    try:
+        if int(os.environ.get("RANK", "0")) == 0:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise TrainingError(
+            f"{folder} is in use by another run; wait for it to end, or give another output folder"
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a log that belongs to no resumable run to `<stem>.before<N><suffix>`; nothing is overwritten."""
+    if not path.exists():
+        return
+    number = 1
+    while (kept := path.with_name(f"{path.stem}.before{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(kept)
+
+
+def restore_log(path: Path, text: str) -> None:
+    """Bring a log back to what a resume file says of it.
+
+    Rows after `text` belong to work that is done again and go; a file that does not begin with `text` is set aside.
+    """
+    found = path.read_text() if path.exists() else ""
+    if found == text:
+        return
+    if not found.startswith(text):
+        set_aside(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
