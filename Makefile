@@ -1,7 +1,7 @@
 # The daily commands; PYTHON is the interpreter of an environment with `pip install -e '.[dev]'`.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check test bench demo-picture
+.PHONY: check test docs bench demo-picture
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -10,6 +10,9 @@ check:
 
 test:
 	$(PYTHON) -m pytest -n auto --dist loadfile
+
+docs:
+	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build
 
 bench:
 	$(PYTHON) benchmarks/bench_haar.py

@@ -25,6 +25,7 @@ TRAIN = [
     "shapely>=2", "scipy>=1.10",
 ]  # fmt: skip
 RTX = ["tensorrt-rtx>=1.4"]
+DOCS = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8"]
 SAM3 = ["transformers>=5.0", "scipy>=1.10"]
 
 
@@ -96,10 +97,11 @@ setup(
         # A source distribution that needs the CUDA toolkit; the default path on a GPU is ctypes.
         "pycuda": ["pycuda>=2024.1"],
         "sam3": SAM3,
+        "docs": DOCS,
         "geo": ["rasterio>=1.3"],
         "dev": [
             *TRAIN, *RTX, *SAM3, "pytest>=8", "hypothesis>=6", "mypy>=1.11", "ruff>=0.6", "pycocotools>=2.0.7",
-            "pre-commit>=3", "pytest-xdist>=3.6",
+            "pre-commit>=3", "pytest-xdist>=3.6", *DOCS,
         ],
     },
 )  # fmt: skip
