@@ -1,0 +1,278 @@
+"""Objects at the seams of tiles: what every tile found goes in, every object leaves once.
+
+Two boxes of different tiles are compared where both tiles look: the parts of the boxes within the overlap of the tiles
+must agree. A box that touches an inner edge of its tile is a piece. A whole object takes the pieces of itself in;
+pieces of an object that no tile sees whole become one box and one mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.runtime.tiles import Window
+from edgekd.types import BoolArray, Detections, Float32Array, Int32Array, Masks
+
+EDGE_PX = 3.0
+"""A box that ends this near to an inner edge of its tile is cut by it: the regression of a box is not exact."""
+
+SAME_IOU = 0.5
+"""Boxes of one class whose visible parts agree this much are one object."""
+
+COVERED = 0.7
+"""A piece of which another box covers this part, where both tiles look, belongs to the other."""
+
+WHOLE_OVER_PIECE = 2.0
+"""A whole object leads over a piece that is up to this many times as confident."""
+
+WEAK = 0.3
+"""A piece with less than this part of the leader's confidence does not enlarge it."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One object of one tile, in pixels of the picture; `crop` is None when only boxes are asked for."""
+
+    xyxy: Float32Array
+    confidence: float
+    class_id: int
+    cut: bool
+    window: Int32Array
+    crop: BoolArray | None
+    predicted_iou: float
+
+    @property
+    def rank(self) -> float:
+        """Order in which objects claim others."""
+        return self.confidence / (WHOLE_OVER_PIECE if self.cut else 1.0)
+
+
+@dataclass
+class _Link:
+    """How two objects of different tiles relate: one object, or one takes the other in."""
+
+    same: bool
+    takes: dict[int, bool] = field(default_factory=dict)
+
+
+class Seams:
+    """Collects the objects of tiles in any order and gives those away that no later tile can change.
+
+    The result does not depend on when `take` is called: objects leave in connected groups, and a group is decided only
+    when it is complete.
+    """
+
+    def __init__(self, size_px: tuple[int, int]) -> None:
+        self.size_px = size_px
+        self._next = 0
+        self._objects: dict[int, _Found] = {}
+        self._tiles: dict[Window, list[int]] = {}
+        self._links: dict[int, dict[int, _Link]] = {}
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def add(self, tile: Window, detections: Detections, masks: Masks | None) -> None:
+        """Take what one tile found.
+
+        Args:
+            tile: its window in the picture.
+            detections: boxes in pixels of the tile.
+            masks: one mask per box, in pixels of the tile; None when only boxes are wanted.
+        """
+        if not len(detections):
+            return
+        numbers = list(range(self._next, self._next + len(detections)))
+        self._next += len(detections)
+        for number, found in zip(numbers, _in_picture(tile, self.size_px, detections, masks), strict=True):
+            self._objects[number] = found
+            self._links[number] = {}
+        for other, neighbours in self._tiles.items():
+            common = _intersection(tile, other)
+            if common is not None:
+                self._link(common, numbers, neighbours)
+        self._tiles[tile] = numbers
+
+    def take(self, above_px: int | None = None) -> tuple[Detections, Masks | None]:
+        """Return the objects that are decided, and forget them.
+
+        Args:
+            above_px: upper edge of the tiles that are still to come; None when there are none.
+
+        Returns:
+            Boxes in pixels of the picture, the most confident first, and their masks (None where tiles came without).
+        """
+        kept: list[_Found] = []
+        for group in self._groups():
+            if above_px is None or max(float(self._objects[number].xyxy[3]) for number in group) <= above_px:
+                kept += self._decide(group)
+                for number in group:
+                    del self._objects[number], self._links[number]
+        self._tiles = {
+            tile: left for tile, numbers in self._tiles.items() if (left := [n for n in numbers if n in self._objects])
+        }
+        return _assemble(sorted(kept, key=lambda found: -found.confidence), self.size_px)
+
+    def _link(self, common: Window, mine: list[int], theirs: list[int]) -> None:
+        a, b = [self._objects[n] for n in mine], [self._objects[n] for n in theirs]
+        inter, area_a, area_b = _visible_overlap(common, _stack(a), _stack(b))
+        class_a, class_b = (np.array([found.class_id for found in side]) for side in (a, b))
+        cut_a, cut_b = (np.array([found.cut for found in side]) for side in (a, b))
+        agree = inter >= SAME_IOU * (area_a[:, None] + area_b[None] - inter)
+        alike = class_a[:, None] == class_b[None]
+        takes_a = cut_a[:, None] & (agree | (alike & (inter >= COVERED * area_a[:, None])))
+        takes_b = cut_b[None] & (agree | (alike & (inter >= COVERED * area_b[None])))
+        same = agree & alike
+        for i, j in zip(*np.nonzero((same | takes_a | takes_b) & (inter > 0)), strict=True):
+            link = _Link(bool(same[i, j]), {mine[i]: bool(takes_a[i, j]), theirs[j]: bool(takes_b[i, j])})
+            self._links[mine[i]][theirs[j]] = self._links[theirs[j]][mine[i]] = link
+
+    def _groups(self) -> list[list[int]]:
+        """Connected objects, in the order in which they came."""
+        seen: set[int] = set()
+        groups = []
+        for start in self._objects:
+            if start in seen:
+                continue
+            seen.add(start)
+            group, rest = [], [start]
+            while rest:
+                number = rest.pop()
+                group.append(number)
+                fresh = [other for other in self._links[number] if other not in seen]
+                seen.update(fresh)
+                rest += fresh
+            groups.append(sorted(group))
+        return groups
+
+    def _decide(self, group: list[int]) -> list[_Found]:
+        """Let the objects of a group claim each other, the strongest first; return what is left, pieces united."""
+        if len(group) == 1:
+            return [self._objects[group[0]]]
+        united: list[list[int]] = []
+        for number in sorted(group, key=lambda n: (-self._objects[n].rank, self._place(n))):
+            found, links = self._objects[number], self._links[number]
+            claims = [
+                members
+                for members in united
+                if any(m in links and (links[m].same or links[m].takes[number]) for m in members)
+            ]
+            if not claims:
+                united.append([number])
+                continue
+            joins = [members for members in claims if self._joins(found, number, members)]
+            if len(joins) == len(claims):  # otherwise something whole has taken it in
+                united = [members for members in united if not any(members is other for other in joins)]
+                united.append([m for members in joins for m in members] + [number])
+        return [_unite([self._objects[n] for n in members]) for members in united]
+
+    def _joins(self, found: _Found, number: int, members: list[int]) -> bool:
+        """Whether a piece enlarges a united object: both are pieces of one thing and the piece is strong enough."""
+        lead = self._objects[members[0]]
+        same = any(m in self._links[number] and self._links[number][m].same for m in members)
+        return found.cut and lead.cut and same and found.confidence >= WEAK * lead.confidence
+
+    def _place(self, number: int) -> tuple[float, ...]:
+        return tuple(float(value) for value in self._objects[number].xyxy)
+
+
+def is_cut(xyxy: Float32Array, tile: Window, size_px: tuple[int, int]) -> BoolArray:
+    """Return which boxes touch an edge of their tile that is not an edge of the picture: (n,) bool.
+
+    Args:
+        xyxy: (n, 4) in pixels of the picture.
+        tile: the window in which they were found.
+        size_px: (height, width) of the picture.
+    """
+    left, top, right, bottom = tile
+    height, width = size_px
+    cut = np.zeros(len(xyxy), np.bool_)
+    if left > 0:
+        cut |= xyxy[:, 0] <= left + EDGE_PX
+    if top > 0:
+        cut |= xyxy[:, 1] <= top + EDGE_PX
+    if right < width:
+        cut |= xyxy[:, 2] >= right - EDGE_PX
+    if bottom < height:
+        cut |= xyxy[:, 3] >= bottom - EDGE_PX
+    return cut
+
+
+def _in_picture(tile: Window, size_px: tuple[int, int], detections: Detections, masks: Masks | None) -> list[_Found]:
+    left, top = tile[:2]
+    offset = np.array([left, top, left, top])
+    xyxy = (detections.xyxy + offset.astype(np.float32)).astype(np.float32)
+    cut = is_cut(xyxy, tile, size_px)
+    windows = masks.windows + offset.astype(np.int32) if masks else np.zeros((len(xyxy), 4), np.int32)
+    return [
+        _Found(
+            xyxy[i],
+            float(detections.confidence[i]),
+            int(detections.class_id[i]),
+            bool(cut[i]),
+            windows[i],
+            masks.crops[i] if masks else None,
+            float(masks.iou_predictions[i]) if masks else 0.0,
+        )
+        for i in range(len(xyxy))
+    ]
+
+
+def _intersection(a: Window, b: Window) -> Window | None:
+    left, top = max(a[0], b[0]), max(a[1], b[1])
+    right, bottom = min(a[2], b[2]), min(a[3], b[3])
+    return (left, top, right, bottom) if right > left and bottom > top else None
+
+
+def _stack(objects: list[_Found]) -> NDArray[np.float64]:
+    return np.stack([found.xyxy for found in objects]).astype(np.float64)
+
+
+def _visible_overlap(
+    common: Window, a: NDArray[np.float64], b: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Areas within the common window: of the intersections (n_a, n_b), of the first (n_a,) and second boxes (n_b,)."""
+    low, high = np.array(common[:2] * 2, np.float64), np.array(common[2:] * 2, np.float64)
+    a, b = np.clip(a, low, high), np.clip(b, low, high)
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    inter = np.clip(sides, 0, None).prod(2)
+    return inter, (a[:, 2:] - a[:, :2]).prod(1), (b[:, 2:] - b[:, :2]).prod(1)
+
+
+def _unite(pieces: list[_Found]) -> _Found:
+    lead = max(pieces, key=lambda found: found.confidence)
+    if len(pieces) == 1:
+        return lead
+    boxes = np.stack([found.xyxy for found in pieces])
+    xyxy = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
+    if lead.crop is None:
+        return _Found(xyxy, lead.confidence, lead.class_id, True, lead.window, None, lead.predicted_iou)
+    filled = [found for found in pieces if found.crop is not None and found.crop.size] or [lead]
+    windows = np.stack([found.window for found in filled])
+    left, top = (int(value) for value in windows[:, :2].min(0))
+    right, bottom = (int(value) for value in windows[:, 2:].max(0))
+    crop = np.zeros((bottom - top, right - left), np.bool_)
+    areas = []
+    for found in filled:
+        assert found.crop is not None
+        x, y = int(found.window[0]) - left, int(found.window[1]) - top
+        crop[y : y + found.crop.shape[0], x : x + found.crop.shape[1]] |= found.crop
+        areas.append(float(found.crop.sum()) + 1e-9)
+    predicted = float(np.average([found.predicted_iou for found in filled], weights=areas))
+    window = np.array([left, top, right, bottom], np.int32)
+    return _Found(xyxy, lead.confidence, lead.class_id, True, window, crop, predicted)
+
+
+def _assemble(objects: list[_Found], size_px: tuple[int, int]) -> tuple[Detections, Masks | None]:
+    detections = Detections(
+        np.array([found.xyxy for found in objects], np.float32).reshape(-1, 4),
+        np.array([found.confidence for found in objects], np.float32),
+        np.array([found.class_id for found in objects], np.int32),
+    )
+    crops = [found.crop for found in objects if found.crop is not None]
+    if len(crops) != len(objects):
+        return detections, None
+    windows = np.array([found.window for found in objects], np.int32).reshape(-1, 4)
+    return detections, Masks(size_px, windows, crops, np.array([f.predicted_iou for f in objects], np.float32))
