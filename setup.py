@@ -16,15 +16,18 @@ VERSION = next(
     if line.startswith("__version__")
 )
 
+OPENVINO = "openvino>=2024.4"
+# What builds engines for a GPU from exported models; a Jetson needs neither torch nor OpenVINO for it.
+DEVICE = ["onnx>=1.16", "onnxsim>=0.4.36", "onnxruntime>=1.19"]
 BUILD = [
-    "torch>=2.7", "torchvision", "ultralytics>=8.4.100", "timm>=1.0.15", "onnx>=1.16", "onnxsim>=0.4.36",
-    "onnxscript>=0.3", "onnxruntime>=1.19", "nncf>=2.14",
+    *DEVICE, "torch>=2.7", "torchvision", "ultralytics>=8.4.100", "timm>=1.0.15", "onnxscript>=0.3", "nncf>=2.14",
 ]  # fmt: skip
 TRAIN = [
     *BUILD, "pywavelets>=1.5", "faster-coco-eval>=1.6", "safetensors>=0.4", "matplotlib>=3.7", "pyyaml>=6",
     "shapely>=2", "scipy>=1.10",
 ]  # fmt: skip
-RTX = ["tensorrt-rtx>=1.4"]
+# The bindings bring the library and no CUDA runtime.
+RTX = ["tensorrt-rtx>=1.4", "nvidia-cuda-runtime"]
 DOCS = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8"]
 SAM3 = ["transformers>=5.0", "scipy>=1.10"]
 
@@ -84,12 +87,15 @@ setup(
     install_requires=[
         "numpy>=1.24",
         "opencv-python>=4.8",
-        "openvino>=2024.4",
+        # Not on a Jetson, whose kernel is called 5.15.148-tegra; the extra `cpu` brings it there too.
+        OPENVINO + '; "tegra" not in platform_release',
         "pydantic>=2.5",
         "typer>=0.12",
         "rich>=13",
     ],
     extras_require={
+        "cpu": [OPENVINO],
+        "device": DEVICE,
         "build": BUILD,
         "train": TRAIN,
         "tensorrt": ["tensorrt>=8.6"],

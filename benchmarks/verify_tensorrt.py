@@ -29,15 +29,17 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.deploy.tensorrt_build import PlanOptions, build_plan, library_version
+from edgekd.deploy.tensorrt_build import PlanOptions, build_plan
 from edgekd.environment import describe_machine, device_slug
 from edgekd.errors import BundleError, EdgekdError
 from edgekd.measure.latency import distribution
 from edgekd.model_set import STAGE_NAMES, ModelSet, OnnxStage, read_model_set
-from edgekd.runtime.cuda import CudaError, open_cuda
+from edgekd.runtime.cuda import open_cuda
+from edgekd.runtime.cuda_calls import CudaError
 from edgekd.runtime.engines import Array
 from edgekd.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from edgekd.runtime.engines.tensorrt import TensorRtEngine
+from edgekd.runtime.tensorrt_library import library_version
 from edgekd.shipped import default_models
 
 N_BOXES = (1, 8, 32)

@@ -50,11 +50,15 @@ class EngineStage(_Record):
 
 
 class Target(_Record):
-    """The machine that the engines are for; `compute_capability` such as "8.7" is None on a CPU."""
+    """The machine that the engines are for; `compute_capability` such as "8.7" is None on a CPU.
+
+    `n_multiprocessors` tells boards of one compute capability apart; it is None where the engine does not depend on it.
+    """
 
     os: str
     machine: str
     compute_capability: str | None = None
+    n_multiprocessors: int | None = None
 
 
 class GateResult(_Record):
@@ -146,16 +150,24 @@ def check_files(folder: Path, manifest: Manifest) -> None:
                 raise BundleError(f"{path} was changed after the build (its sha256 differs); build the bundle again")
 
 
-def check_target(folder: Path, manifest: Manifest, compute_capability: str | None) -> None:
+def check_target(
+    folder: Path,
+    manifest: Manifest,
+    compute_capability: str | None,
+    n_multiprocessors: int | None = None,
+    backend_version: str | None = None,
+) -> None:
     """Refuse a bundle for another machine.
 
     Args:
         folder: where the bundle lies, for the message.
         manifest: its manifest.
         compute_capability: of the GPU at hand, such as "8.7"; None without a GPU.
+        n_multiprocessors: of the GPU at hand; None where it is not known.
+        backend_version: of the library at hand, where its engines open in no other version; None where they do.
 
     Raises:
-        BundleMismatch: operating system, processor family or GPU differ from the bundle's target.
+        BundleMismatch: operating system, processor family, GPU or library version differ from the bundle's.
     """
     target = manifest.target
     here = (platform.system().lower(), platform.machine())
@@ -164,7 +176,11 @@ def check_target(folder: Path, manifest: Manifest, compute_capability: str | Non
             f"{folder} was built for {target.os} on {target.machine}, this machine is {here[0]} on {here[1]}; "
             f"rebuild it here: edgekd build-engine MODELS --backend {manifest.backend} -o {folder}"
         )
-    if target.compute_capability is None or target.compute_capability == compute_capability:
+    if target.compute_capability is None:
+        return
+    if target.compute_capability == compute_capability:
+        _check_board(folder, manifest, n_multiprocessors)
+        _check_version(folder, manifest, backend_version)
         return
     found = f"this GPU has {compute_capability}" if compute_capability else "this machine shows no NVIDIA GPU"
     cure = f"--sm {compute_capability.replace('.', '')}" if compute_capability else "--backend openvino"
@@ -174,6 +190,24 @@ def check_target(folder: Path, manifest: Manifest, compute_capability: str | Non
         f"{folder} was built for compute capability {target.compute_capability}, {found}; "
         f"rebuild it: edgekd build-engine MODELS {flags} -o {folder}"
     )
+
+
+def _check_board(folder: Path, manifest: Manifest, n_multiprocessors: int | None) -> None:
+    built_for = manifest.target.n_multiprocessors
+    if None not in (built_for, n_multiprocessors) and built_for != n_multiprocessors:
+        raise BundleMismatch(
+            f"{folder} was built for a GPU with {built_for} multiprocessors, this one has {n_multiprocessors}; "
+            f"rebuild it here: edgekd build-engine MODELS --backend {manifest.backend} -o {folder}"
+        )
+
+
+def _check_version(folder: Path, manifest: Manifest, version: str | None) -> None:
+    """Compare the first three numbers of the version, on which a plan depends."""
+    if version is not None and version.split(".")[:3] != manifest.backend_version.split(".")[:3]:
+        raise BundleMismatch(
+            f"{folder} was built by {manifest.backend} {manifest.backend_version}, this machine has {version}; "
+            f"rebuild it here: edgekd build-engine MODELS --backend {manifest.backend} -o {folder}"
+        )
 
 
 @contextmanager

@@ -16,6 +16,7 @@ PACKAGES = (
     "numpy", "opencv-python", "openvino", "onnxruntime", "onnx", "nncf", "torch", "ultralytics", "timm",
     "transformers", "triton", "tensorrt", "tensorrt-rtx", "pycuda",
 )  # fmt: skip
+L4T_RELEASE = Path("/etc/nv_tegra_release")
 _ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16")
 
 
@@ -51,7 +52,7 @@ def describe_machine() -> Machine:
         gpu=gpu,
         gpu_driver=driver,
         jetson=_first_line(Path("/proc/device-tree/model")),
-        power_mode=_command_line(["nvpmodel", "-q"]),
+        power_mode=_power_mode(),
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         versions=package_versions(),
     )
@@ -114,15 +115,32 @@ def _gpu() -> tuple[str | None, str | None]:
     return name.strip(), driver.strip()
 
 
+def is_jetson() -> bool:
+    """Say whether this is a Jetson, by the name of its board or of its Linux for Tegra."""
+    return "jetson" in (_first_line(Path("/proc/device-tree/model")) or "").lower() or L4T_RELEASE.is_file()
+
+
+def _power_mode() -> str | None:
+    """Read `NV Power Mode: 15W` among the lines of nvpmodel, which on some releases begins with warnings."""
+    marker = "NV Power Mode:"
+    found = [line for line in _command_lines(["nvpmodel", "-q"]) if marker in line]
+    return found[0].split(marker, 1)[1].strip() if found else None
+
+
 def _command_line(command: list[str]) -> str | None:
     """First line that a command prints, None where it is not installed or fails."""
+    return next(iter(_command_lines(command)), None)
+
+
+def _command_lines(command: list[str]) -> list[str]:
+    """Lines that a command prints, none where it is not installed or fails."""
     if shutil.which(command[0]) is None:
-        return None
+        return []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (subprocess.SubprocessError, OSError):
-        return None
-    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else None
+        return []
+    return done.stdout.strip().splitlines()
 
 
 def _lines(path: Path) -> list[str]:

@@ -95,6 +95,29 @@ def test_another_gpu_is_told_how_to_rebuild(
         check_target(folder, read_manifest(folder), here)
 
 
+@pytest.mark.parametrize(
+    ("n_multiprocessors", "version", "words"),
+    [
+        (8, None, "built for a GPU with 16 multiprocessors, this one has 8"),
+        (16, "10.7.0", "built by tensorrt 10.3.0, this machine has 10.7.0"),
+        (16, "10.3.0.26", None),
+        (None, None, None),
+    ],
+)
+def test_boards_of_one_compute_capability_and_versions_are_told_apart(
+    tmp_path: Path, manifest_json: dict[str, Any], n_multiprocessors: int | None, version: str | None, words: str | None
+) -> None:
+    manifest_json["target"]["n_multiprocessors"] = 16
+    folder = write(tmp_path / "b", manifest_json | {"backend_version": "10.3.0"})
+    if words is None:
+        check_target(folder, read_manifest(folder), "8.7", n_multiprocessors, version)
+        return
+    with pytest.raises(
+        BundleMismatch, match=f"{words}; rebuild it here: edgekd build-engine MODELS --backend tensorrt"
+    ):
+        check_target(folder, read_manifest(folder), "8.7", n_multiprocessors, version)
+
+
 def test_another_processor_is_refused(tmp_path: Path, manifest_json: dict[str, Any]) -> None:
     manifest_json["target"]["machine"] = "riscv64"
     folder = write(tmp_path / "b", manifest_json)

@@ -53,11 +53,12 @@ def doctor(
     """Show what this machine offers; with a bundle, check manifest, target, files and opening."""
     from rich.table import Table
 
-    from edgekd.bundle import check_files, check_target, read_manifest
+    from edgekd.bundle import check_files, read_manifest
     from edgekd.cli.console import out, write_text
     from edgekd.environment import describe_machine, has_module
     from edgekd.runtime.chain import Chain
     from edgekd.runtime.cuda import compute_capability
+    from edgekd.runtime.target import check_machine
 
     machine = describe_machine()
     out.print(
@@ -74,7 +75,7 @@ def doctor(
         write_text(json_file, machine.model_dump_json(indent=2) + "\n")
     if bundle:
         manifest = read_manifest(bundle)
-        check_target(bundle, manifest, capability)
+        check_machine(bundle, manifest)
         check_files(bundle, manifest)
         Chain.open(bundle).close()
         out.print(f"{bundle} fits this machine, is whole, and opens")
@@ -85,6 +86,7 @@ _NEEDS = (
     ("onnxruntime bundles", "onnxruntime", "onnxruntime"),
     ("tensorrt bundles", "tensorrt", "'edgekd[tensorrt]'"),
     ("tensorrt-rtx bundles", "tensorrt_rtx", "'edgekd[rtx]'"),
+    ("building for ONNX Runtime and TensorRT", "onnx", "'edgekd[device]'"),
     ("export, calibrate", "torch", "'edgekd[build]'"),
     ("export of detectors", "ultralytics", "'edgekd[build]'"),
     ("distill, finetune", "faster_coco_eval", "'edgekd[train]'"),

@@ -27,11 +27,13 @@ from edgekd.bundle import (
     write_manifest,
 )
 from edgekd.deploy.auto_precision import Choice, choose_precision, choose_with_int8
+from edgekd.deploy.device_packages import require_device_packages
 from edgekd.deploy.input_sizes import Shapes, named_shape, opened, shapes_of, sized
 from edgekd.deploy.openvino_build import write_network
 from edgekd.errors import BuildError
 from edgekd.graphs import STAGE_NAMES, StageName, is_input_size
 from edgekd.model_set import ModelSet, Pipeline, read_model_set
+from edgekd.runtime.cuda import n_multiprocessors
 
 PrecisionWish = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 PRECISIONS: dict[BackendName, tuple[Precision, ...]] = {
@@ -94,6 +96,8 @@ def build_bundle(
         BuildError: options that do not fit each other, or a graph that the backend refuses.
         BundleError: `destination` holds something else.
     """
+    if options.backend != "openvino":
+        require_device_packages()
     model_set = read_model_set(models)
     _check_options(options, model_set)
     one_size = options.square or options.backend.startswith("tensorrt")
@@ -290,6 +294,8 @@ def _manifest(
             os=platform.system().lower(),
             machine=platform.machine(),
             compute_capability=_compute_capability(options) if on_gpu else None,
+            # TensorRT-RTX chooses kernels where the plan runs, so its plans fit every board of a compute capability.
+            n_multiprocessors=n_multiprocessors() if options.backend == "tensorrt" else None,
         ),
         pipeline=pipeline,
         max_boxes=options.max_boxes,
@@ -318,6 +324,6 @@ def backend_version(backend: BackendName) -> str:
         import onnxruntime
 
         return str(onnxruntime.__version__)
-    from edgekd.deploy.tensorrt_build import library_version
+    from edgekd.runtime.tensorrt_library import library_version
 
     return library_version(rtx=backend == "tensorrt-rtx")

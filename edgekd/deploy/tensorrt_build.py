@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.bundle import Precision
 from edgekd.deploy.float16 import fp32_node_names, is_quantized, read_onnx, to_float16
+from edgekd.deploy.tensorrt_legacy import for_tensorrt8
 from edgekd.deploy.tensorrt_versions import Plain, branch_of
 from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.runtime.tensorrt_library import TensorRtLibrary, one_line, tensorrt_library
@@ -111,6 +112,7 @@ def build_plan(onnx_path: Path, options: PlanOptions) -> bytes:
     config: IBuilderConfig = builder.create_builder_config()
     branch.set_target(trt, config, compute_capability)
     branch.set_precision(trt, config, network, options.precision, fp32_nodes)
+    branch.share_profiles(trt, config)
     _set_limits(trt, config, options)
     _add_profile(builder, config, network, options.profiles)
     cache = _open_timing_cache(config, options.timing_cache)
@@ -118,15 +120,6 @@ def build_plan(onnx_path: Path, options: PlanOptions) -> bytes:
     if cache is not None and options.timing_cache is not None:
         _write_timing_cache(cache, options.timing_cache)
     return plan
-
-
-def library_version(rtx: bool) -> str:
-    """Return the version of TensorRT or TensorRT-RTX on this machine, as it is recorded in a manifest.
-
-    Raises:
-        BackendUnavailable: the library is not on this machine.
-    """
-    return str(tensorrt_library(rtx).api.__version__)
 
 
 def _read(path: Path, options: PlanOptions, branch: Plain) -> tuple[onnx.ModelProto, Collection[str]]:
@@ -145,6 +138,8 @@ def _read(path: Path, options: PlanOptions, branch: Plain) -> tuple[onnx.ModelPr
         raise BuildError(
             f"{path} {found} and precision {options.precision} was asked for; build it with --precision {cure}"
         )
+    if branch.reads_old_words_only:
+        model = for_tensorrt8(model)
     if options.precision == "fp32":
         return model, ()
     if branch.float16_in_graph:

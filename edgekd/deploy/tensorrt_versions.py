@@ -29,6 +29,7 @@ class Plain:
     """TensorRT 11: strongly typed without being told; also the common ground of the other branches."""
 
     float16_in_graph = True
+    reads_old_words_only = False
 
     def network_flags(self, trt: Any) -> int:
         """Return the bit field for `create_network`."""
@@ -71,6 +72,9 @@ class Plain:
     def set_target(self, trt: Any, config: IBuilderConfig, compute_capability: str) -> None:
         """Do nothing: the builder takes the GPU at hand."""
 
+    def share_profiles(self, trt: Any, config: IBuilderConfig) -> None:
+        """Do nothing: since 10.0 any number of contexts may use one profile."""
+
 
 class StronglyTyped(Plain):
     """TensorRT 10: weak typing is still the default, so strong typing is asked for."""
@@ -84,6 +88,7 @@ class ExplicitBatch(Plain):
     """TensorRT 8.6: the builder may lower any float32 layer that is not held."""
 
     float16_in_graph = False
+    reads_old_words_only = True
 
     def network_flags(self, trt: Any) -> int:
         """Return EXPLICIT_BATCH, without which the ONNX parser refuses to work."""
@@ -109,6 +114,10 @@ class ExplicitBatch(Plain):
             layer: ILayer = network.get_layer(index)
             if layer.type in islands or layer.name in fp32_nodes:
                 self._hold_in_float32(trt, layer)
+
+    def share_profiles(self, trt: Any, config: IBuilderConfig) -> None:
+        """Let several contexts use one profile: an engine opens one context for each input shape and clone."""
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
 
     def _hold_in_float32(self, trt: Any, layer: ILayer) -> None:
         for index in range(layer.num_outputs):

@@ -113,7 +113,7 @@ def compare_chains(
             _compare_boxes(boxes, candidate.detect(picture), compared)
             prompts = boxes.xyxy[:MAX_PROMPTS] if prompts is None else prompts
         if options.embeddings:
-            _compare_embeddings(reference.embed(picture).copy(), candidate.embed(picture).copy(), compared)
+            _compare_embeddings(reference.embed(picture), candidate.embed(picture), compared)
         if options.segmenter:
             given = _centre_box(picture.shape[:2]) if prompts is None or not len(prompts) else prompts
             masks = [chain(picture, boxes=given).masks for chain in (reference, candidate)]

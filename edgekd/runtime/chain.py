@@ -14,13 +14,14 @@ from types import TracebackType
 
 import numpy as np
 
-from edgekd.bundle import Manifest, check_files, check_target, read_manifest
+from edgekd.bundle import Manifest, check_files, read_manifest
 from edgekd.errors import InputError
 from edgekd.graphs import StageName
 from edgekd.runtime.detect import DetectOptions, detect
 from edgekd.runtime.engines import Engine, open_engine
 from edgekd.runtime.preprocess import check_picture, preprocess
 from edgekd.runtime.segment import MaskOptions, decode_masks, empty_masks, masks_from_logits
+from edgekd.runtime.target import check_machine
 from edgekd.types import ChainResult, Detections, Float32Array, Masks, UInt8Array
 
 
@@ -74,7 +75,7 @@ class Chain:
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
-        check_target(folder, manifest, _compute_capability(manifest))
+        check_machine(folder, manifest)
         check_files(folder, manifest)
         engines = {
             name: open_engine(manifest.backend, stage, folder, n_threads) for name, stage in manifest.stages.items()
@@ -125,9 +126,9 @@ class Chain:
         return self._detect(picture, options or DetectOptions(), _Stopwatch())
 
     def embed(self, picture: UInt8Array) -> Float32Array:
-        """Return the image embeddings (1, 256, h, w) of a picture; they are overwritten by the next picture."""
+        """Return the image embeddings (1, 256, h, w) of a picture, as an array of the caller's own."""
         blob, _ = preprocess(picture, self.manifest.pipeline.encoder_input)
-        return np.asarray(self._engines["encoder"].infer({"image": blob})["image_embeddings"], np.float32)
+        return np.array(self._engines["encoder"].infer({"image": blob})["image_embeddings"], np.float32)
 
     def engine_times_ms(self) -> dict[str, Mapping[str, float]]:
         """Return what each engine says of its last run: `h2d`, `gpu_compute`, `d2h` on a GPU, `compute` on a CPU."""
@@ -163,11 +164,3 @@ class Chain:
         masks = masks_from_logits(low_res, iou, placement, options)
         watch.lap("mask_postprocess")
         return masks
-
-
-def _compute_capability(manifest: Manifest) -> str | None:
-    if manifest.target.compute_capability is None:
-        return None
-    from edgekd.runtime.cuda import compute_capability
-
-    return compute_capability()

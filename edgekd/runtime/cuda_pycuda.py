@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekd.errors import BackendUnavailable
-from edgekd.runtime.cuda import CudaError
+from edgekd.runtime.cuda_calls import CudaError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,6 +55,10 @@ class PyCuda:
         """Return the compute capability of GPU 0, such as "8.7"."""
         major, minor = self._device.compute_capability()
         return f"{major}.{minor}"
+
+    def n_multiprocessors(self) -> int:
+        """Return how many multiprocessors GPU 0 has."""
+        return int(self._device.get_attribute(self._driver.device_attribute.MULTIPROCESSOR_COUNT))
 
     def allocate(self, n_bytes: int) -> int:
         """Return the address of device memory."""

@@ -12,6 +12,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from edgekd.environment import is_jetson
 from edgekd.errors import BackendUnavailable
 
 _LOG = logging.getLogger("edgekd.tensorrt")
@@ -48,7 +49,9 @@ def tensorrt_library(rtx: bool) -> TensorRtLibrary:
         BackendUnavailable: it is not installed, or only its type stubs are.
     """
     name, package = ("tensorrt_rtx", "tensorrt-rtx") if rtx else ("tensorrt", "tensorrt")
-    cure = f"install it with: pip install {package}" + ("" if rtx else " (a Jetson has it in JetPack)")
+    cure = f"install it with: pip install {package}"
+    if not rtx and is_jetson():
+        cure = "JetPack brings it and this environment hides it; make one with: python3 -m venv --system-site-packages"
     try:
         api = import_module(name)
     except (ImportError, OSError) as error:
@@ -57,6 +60,15 @@ def tensorrt_library(rtx: bool) -> TensorRtLibrary:
         raise BackendUnavailable(f"{name} is only an empty package here, type stubs without the library; {cure}")
     errors: deque[str] = deque(maxlen=16)
     return TensorRtLibrary(api, _make_logger(api, errors), errors)
+
+
+def library_version(rtx: bool) -> str:
+    """Return the version of TensorRT or TensorRT-RTX on this machine, as it is recorded in a manifest.
+
+    Raises:
+        BackendUnavailable: the library is not on this machine.
+    """
+    return str(tensorrt_library(rtx).api.__version__)
 
 
 def one_line(text: str) -> str:

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from edgekd.deploy.tensorrt_build import PlanOptions, build_plan, library_version
+from edgekd.deploy.tensorrt_build import PlanOptions, build_plan
 from edgekd.errors import BackendUnavailable, BuildError
-from edgekd.runtime.tensorrt_library import tensorrt_library
+from edgekd.runtime.tensorrt_library import library_version, tensorrt_library
 
 sys.path.insert(0, str(Path(__file__).parent))
 import onnx_graphs
@@ -183,6 +183,14 @@ def test_a_missing_library_is_one_sentence(monkeypatch, tmp_path):
         build_plan(tmp_path / "absent.onnx", options(rtx=False))
 
 
+def test_a_jetsons_library_that_a_venv_hides_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr("edgekd.runtime.tensorrt_library.is_jetson", lambda: True)
+    tensorrt_library.cache_clear()
+    with pytest.raises(BackendUnavailable, match="JetPack brings it .* python3 -m venv --system-site-packages"):
+        build_plan(tmp_path / "absent.onnx", options(rtx=False))
+
+
 def test_type_stubs_alone_are_no_library(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())
     tensorrt_library.cache_clear()
@@ -232,6 +240,7 @@ class FakeTensorRt:
     DataType = SimpleNamespace(FLOAT="float", INT32="int32")
     LayerType = SimpleNamespace(SOFTMAX="softmax", NORMALIZATION="norm", REDUCE="reduce", CONVOLUTION="conv")
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+    PreviewFeature = SimpleNamespace(PROFILE_SHARING_0806="profile sharing")
 
     def __init__(self, branch, plan=b"plan", cache_fits=True):
         old = {"FP16": "fp16", "INT8": "int8", "OBEY_PRECISION_CONSTRAINTS": "obey"}
@@ -337,6 +346,15 @@ def test_old_tensorrt_needs_both_flags_for_int8(fake, tmp_path):
     trt = fake("ExplicitBatch")
     build_plan(saved("quantized_convolution", tmp_path), device_options("int8"))
     assert [arguments for name, *arguments in trt.calls if name == "config.set_flag"] == [["fp16"], ["int8"], ["obey"]]
+
+
+def test_old_tensorrt_shares_its_profile_and_reads_its_own_words(fake, tmp_path):
+    for branch, shared, opset in (("ExplicitBatch", True, 17), ("StronglyTyped", False, None), ("Plain", False, None)):
+        trt = fake(branch)
+        build_plan(saved("attention", tmp_path), device_options("fp32"))
+        calls = [arguments for name, *arguments in trt.calls if name == "config.set_preview_feature"]
+        assert calls == ([["profile sharing", True]] if shared else [])
+        assert opset is None or trt.parsed.opset_import[0].version <= opset
 
 
 @pytest.mark.parametrize("branch", ["ExplicitBatch", "StronglyTyped", "Plain"])

@@ -101,8 +101,8 @@ const char *cudaGetErrorString(int code) {
 
 int cudaGetDeviceCount(int *count) { return *count = n_devices, n_devices ? SUCCESS : NO_DEVICE; }
 int cudaDeviceGetAttribute(int *value, int attribute, int device) {
-    if (device || (attribute != 75 && attribute != 76)) return INVALID_VALUE;
-    return *value = attribute == 75 ? 8 : 7, SUCCESS;
+    if (device || (attribute != 16 && attribute != 75 && attribute != 76)) return INVALID_VALUE;
+    return *value = attribute == 76 ? 7 : 8, SUCCESS; /* an Orin Nano: 8.7 with 8 multiprocessors */
 }
 
 int cudaMalloc(void **address, size_t n_bytes) { return allocate(address, n_bytes, 1); }

@@ -10,6 +10,7 @@ import pytest
 
 from edgekd.errors import BackendUnavailable
 from edgekd.runtime import cuda
+from edgekd.runtime.cuda_calls import CudaError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import host_cuda
@@ -30,6 +31,7 @@ def fresh():
 
 def test_compute_capability_comes_from_the_device(cudart):
     assert cuda.compute_capability() == "8.7"
+    assert cuda.n_multiprocessors() == 8
 
 
 def test_a_copy_there_and_back(cudart):
@@ -55,7 +57,7 @@ def test_events_time_what_lies_between_them(cudart):
     stream, start, end = gpu.create_stream(), gpu.create_event(), gpu.create_event()
     gpu.record(start, stream)
     gpu.record(end, stream)
-    with pytest.raises(cuda.CudaError, match="cudaEventElapsedTime failed"):
+    with pytest.raises(CudaError, match="cudaEventElapsedTime failed"):
         gpu.elapsed_ms(start, end)
     gpu.synchronize(stream)
     assert gpu.elapsed_ms(start, end) >= 0
@@ -93,7 +95,7 @@ def test_a_failed_recording_can_be_left(cudart):
 
 
 def test_a_failed_call_says_which_and_why(cudart):
-    with pytest.raises(cuda.CudaError, match=r"^cudaFree failed: error \(cudaError 1\)$"):
+    with pytest.raises(CudaError, match=r"^cudaFree failed: error \(cudaError 1\)$"):
         cuda.open_cuda().free(12345)
 
 

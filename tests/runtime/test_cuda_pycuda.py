@@ -27,6 +27,7 @@ class FakeDriver:
     """`pycuda.driver` as far as it is used; `depth` counts the contexts that a thread has pushed."""
 
     Error = type("Error", (Exception,), {})
+    device_attribute = SimpleNamespace(MULTIPROCESSOR_COUNT="sms")
 
     def __init__(self, gpu, cudart):
         self.gpu, self.cudart, self.local, self.fails = gpu, cudart, threading.local(), False
@@ -37,7 +38,11 @@ class FakeDriver:
 
     def Device(self, index):
         context = SimpleNamespace(push=lambda: self.step(1), pop=lambda: self.step(-1))
-        return SimpleNamespace(retain_primary_context=lambda: context, compute_capability=lambda: (8, 7))
+        return SimpleNamespace(
+            retain_primary_context=lambda: context,
+            compute_capability=lambda: (8, 7),
+            get_attribute=lambda name: {"sms": 8}[name],
+        )
 
     def step(self, change):
         self.local.depth = getattr(self.local, "depth", 0) + change
@@ -89,6 +94,7 @@ def driver(monkeypatch):
 def test_the_environment_chooses_it(driver):
     assert isinstance(cuda.open_cuda(), PyCuda)
     assert cuda.compute_capability() == "8.7"
+    assert cuda.n_multiprocessors() == 8
 
 
 def test_an_engine_runs_on_it_in_two_threads(driver, monkeypatch, tmp_path, caplog):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edgekd.errors import BackendUnavailable, BundleError, InputError
 from edgekd.runtime import cuda
-from edgekd.runtime.cuda import CudaError
+from edgekd.runtime.cuda_calls import CudaError
 from edgekd.runtime.engines import tensorrt
 from edgekd.runtime.engines.tensorrt import MAX_SHAPES, TensorRtEngine
 from edgekd.runtime.tensorrt_library import tensorrt_library
@@ -249,6 +249,16 @@ def test_a_missing_or_empty_plan_is_one_sentence(fake, tmp_path):
     (tmp_path / "empty.engine").touch()
     with pytest.raises(BundleError, match="missing or empty"):
         TensorRtEngine.open(tmp_path / "empty.engine", rtx=False)
+
+
+def test_a_runtime_that_does_not_start_is_one_sentence(fake, plan, monkeypatch):
+    def null(logger):
+        logger.log(1, "the driver is too old")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(fake, "Runtime", null)
+    with pytest.raises(BackendUnavailable, match="TensorRT cannot start .the driver is too old.; .*edgekd doctor"):
+        TensorRtEngine.open(plan, rtx=False)
 
 
 def test_without_a_gpu_it_says_so(fake, plan, cudart):

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.errors import BundleError, InputError
-from edgekd.runtime.cuda import Cuda, CudaError, open_cuda
+from edgekd.errors import BackendUnavailable, BundleError, InputError
+from edgekd.runtime.cuda import open_cuda
+from edgekd.runtime.cuda_calls import Cuda, CudaError
 from edgekd.runtime.engines import Array
 from edgekd.runtime.tensorrt_library import TensorRtLibrary, tensorrt_library
 
@@ -126,7 +127,12 @@ class TensorRtEngine:
         if not path.is_file() or path.stat().st_size == 0:
             raise BundleError(f"{path} is missing or empty, expected a TensorRT plan; {cure}")
         library.forget_errors()
-        runtime: Runtime = trt.Runtime(library.logger)
+        try:
+            runtime: Runtime = trt.Runtime(library.logger)
+        except TypeError as error:  # what the bindings make of a null pointer
+            raise BackendUnavailable(
+                f"TensorRT cannot start ({library.last_error()}); see what is missing with: edgekd doctor"
+            ) from error
         engine: ICudaEngine | None = runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise BundleError(
