@@ -1,7 +1,7 @@
 # The daily commands; PYTHON is the interpreter of an environment with `pip install -e '.[dev]'`.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check test docs bench demo-picture
+.PHONY: check test docs wheels bench demo-picture
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -13,6 +13,9 @@ test:
 
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build
+
+wheels:
+	PYTHON=$(abspath $(PYTHON)) .ci/wheels
 
 bench:
 	$(PYTHON) benchmarks/bench_haar.py

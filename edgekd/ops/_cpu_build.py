@@ -45,8 +45,11 @@ def find_compiler() -> str | None:
     return next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
 
 
-def compile_cpu_library(output_dir: Path, sources: Path | None = None) -> Path:
+def compile_cpu_library(output_dir: Path, sources: Path | None = None, wheel_machine: str | None = None) -> Path:
     """Compile csrc/cpu into output_dir and return the library's path.
+
+    `wheel_machine`, such as aarch64, is the processor that a wheel for other machines is for: CXX is then a compiler
+    for it.
 
     Raises BackendUnavailable without a compiler and BuildError with the compiler's last words when it fails.
     """
@@ -57,16 +60,16 @@ def compile_cpu_library(output_dir: Path, sources: Path | None = None) -> Path:
     output_dir.mkdir(parents=True, exist_ok=True)
     library = output_dir / library_name(sources)
     with tempfile.TemporaryDirectory(dir=output_dir) as temporary:
-        for arguments in compile_steps(sources / "csrc" / "cpu", Path(temporary), library.name):
+        for arguments in compile_steps(sources / "csrc" / "cpu", Path(temporary), library.name, wheel_machine):
             _run([*shlex.split(compiler), *FLAGS, *arguments])
         os.replace(Path(temporary) / library.name, library)
     find_cpu_library.cache_clear()
     return library
 
 
-def compile_steps(source_dir: Path, work_dir: Path, library: str) -> list[list[str]]:
+def compile_steps(source_dir: Path, work_dir: Path, library: str, machine: str | None = None) -> list[list[str]]:
     """Return the compiler's arguments: the row loops once per instruction set, then everything into one library."""
-    rows = X86_ROWS if platform.machine().lower() in ("x86_64", "amd64") else {"baseline": ()}
+    rows = X86_ROWS if (machine or platform.machine()).lower() in ("x86_64", "amd64") else {"baseline": ()}
     objects = {isa: str(work_dir / f"rows_{isa}.o") for isa in rows}
     steps = [
         ["-c", *flags, f"-DEDGEKD_ISA={isa}", str(source_dir / "haar_rows.cpp"), "-o", objects[isa]]

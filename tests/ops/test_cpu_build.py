@@ -1,5 +1,6 @@
 """Building the CPU library and finding the kernel sources, in a checkout and in an installed package."""
 
+import shutil
 import subprocess
 import sys
 
@@ -77,3 +78,13 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
 def test_the_library_is_found_after_compiling(backend, kernel_cache):
     if backend == "cpu":
         assert find_cpu_library().parent == kernel_cache
+
+
+def test_a_wheel_for_another_processor(tmp_path, monkeypatch):
+    if shutil.which("aarch64-linux-gnu-g++") is None:
+        pytest.skip("g++-aarch64-linux-gnu is not installed")
+    monkeypatch.setenv("CXX", "aarch64-linux-gnu-g++")
+    library = compile_cpu_library(tmp_path, wheel_machine="aarch64")
+    header = library.read_bytes()[:20]
+    assert header[:4] == b"\x7fELF"
+    assert int.from_bytes(header[18:20], "little") == 183  # EM_AARCH64
