@@ -9,6 +9,7 @@
     |- BundleError              a bundle that is missing, damaged or of a newer format
     |  `- BundleMismatch        a whole bundle, built for another machine
     |- TrainingError            a training run that cannot start, go on or resume
+    |- Interrupted              exit 130: a training run was told to stop, and has saved its state
     `- GateFailed               exit 3: built, measured, and not accurate enough
 
 The message is one sentence: what came, what was expected, the command that cures it.
@@ -51,6 +52,12 @@ class BundleMismatch(BundleError):
 
 class TrainingError(EdgekdError):
     """A training run cannot start, go on or resume."""
+
+
+class Interrupted(EdgekdError):
+    """A training run was told to stop (Ctrl-C, SIGTERM) and has saved its state."""
+
+    exit_code = 130
 
 
 class GateFailed(EdgekdError):

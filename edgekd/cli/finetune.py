@@ -37,10 +37,14 @@ def finetune(
     lr: Annotated[float, typer.Option(min=0, help="learning rate of the heads")] = 2e-4,
     batch: Annotated[int, typer.Option(min=1, help="crops per step")] = 4,
     accumulate: Annotated[int, typer.Option(min=1, help="batches per step")] = 1,
-    imgsz: Annotated[int, typer.Option(min=32, help="side of the training crops, px (SAM3 brings its own)")] = 224,
-    validation_px: Annotated[int, typer.Option(min=32, help="longer side at validation, px")] = 1024,
+    imgsz: Annotated[int | None, typer.Option(min=32, help="side of the crops, px: 224 (SAM3 brings its own)")] = None,
+    validation_px: Annotated[int | None, typer.Option(min=32, help="longer side at validation, px: 1024")] = None,
     adapter_rank: Annotated[int, typer.Option(min=0, help="rank of the spectral adapter; TinySAM: 0 is none")] = 0,
     keep: Annotated[float, typer.Option(min=0, max=1, help="share of the earlier quality to keep, else exit 3")] = 0.95,
+    keep_data: Annotated[
+        Path | None, typer.Option(help="labelled pictures of the original task, to keep it on")
+    ] = None,
+    save_every: Annotated[int, typer.Option(min=1, help="steps between resume files; interrupts save too")] = 100,
     seed: Annotated[int, typer.Option(help="of split, weights and data order")] = 0,
     fp32: Annotated[bool, typer.Option("--fp32", help="no bf16 autocast")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in the output folder")] = False,
@@ -52,12 +56,30 @@ def finetune(
     from edgekd.train.finetune.loop import FinetuneConfig
 
     config = FinetuneConfig(
-        parse_stages(stages, steps), learning_rate=lr, accumulate=accumulate, amp=not fp32, seed=seed, keep=keep
+        parse_stages(stages, steps),
+        learning_rate=lr,
+        accumulate=accumulate,
+        amp=not fp32,
+        seed=seed,
+        keep=keep,
+        save_every=save_every,
     )
     job = FinetuneJob(
-        _named(model), data, output, config, images, weights, split, imgsz, validation_px, batch,
-        adapter_rank, teacher, resume,
-    )  # fmt: skip
+        _named(model),
+        data,
+        output,
+        config,
+        images=images,
+        weights=weights,
+        split=split,
+        imgsz=imgsz,
+        validation_px=validation_px,
+        batch=batch,
+        adapter_rank=adapter_rank,
+        teacher=teacher,
+        keep_data=keep_data,
+        resume=resume,
+    )
     with _Progress(sum(stage.n_steps for stage in config.stages)) as progress:
         report = run_job(job, progress.advance, log.print)
     if json_file is not None:

@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, and logs that only grow.
+"""The folder of a run: one process at a time, logs that only grow, and stops between two steps.
 
 A folder goes in; a lock that the system gives back when the process ends, however it ends, and log files that a new or
 a resumed run continues without losing a row come out.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 from edgekd.errors import TrainingError
 
@@ -41,6 +44,31 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Note Ctrl-C and SIGTERM while the block runs, so that a step is never cut in the middle.
+
+    Yields a function that says whether somebody asked to stop. A second Ctrl-C interrupts at once. Outside the main
+    thread, where Python takes no signals, nothing is noted.
+    """
+    asked = threading.Event()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def set_aside(path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.errors import DataError
+from edgekd.errors import DataError, TrainingError
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD
 from edgekd.models.tinyvit import SIDE_MULTIPLE_PX
 
@@ -26,6 +26,7 @@ Polygon = NDArray[np.float32]
 _SUBPIXEL_BITS = 4
 MIN_OBJECT_PX = 12
 """Objects with fewer pixels left inside a crop teach nothing and are dropped from it."""
+_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -290,3 +291,28 @@ def _recolour(bgr: NDArray[np.float32], recipe: CropRecipe, rng: np.random.Gener
     if rng.random() < recipe.colour_drop:
         bgr = np.repeat(bgr.mean(axis=2, keepdims=True), 3, axis=2)
     return normalise(np.clip(bgr, 0, 255).astype(np.uint8))
+
+
+def draw_crops(
+    samples: Sequence[SegmentationSample], recipe: CropRecipe, n: int, rng: np.random.Generator
+) -> list[Crop]:
+    """n crops with at least one object each; pictures with more objects are drawn more often (square root)."""
+    shares = np.sqrt([len(s.objects) for s in samples])
+    shares /= shares.sum()
+    crops: list[Crop] = []
+    for _ in range(_TRIES * n):
+        crop = draw_crop(samples[rng.choice(len(samples), p=shares)], recipe, rng)
+        if crop is not None:
+            crops.append(crop)
+        if len(crops) == n:
+            return crops
+    raise TrainingError(
+        f"{_TRIES * n} crops of {recipe.side_px} px held no object; the polygons are too small, or raise --imgsz"
+    )
+
+
+def some_objects(crop: Crop, n: int, rng: np.random.Generator) -> Crop:
+    """The same crop with at most n of its objects, drawn at random."""
+    chosen = rng.permutation(len(crop.masks))[:n]
+    names = tuple(crop.class_names[i] for i in chosen)
+    return replace(crop, masks=crop.masks[chosen], boxes=crop.boxes[chosen], class_names=names)

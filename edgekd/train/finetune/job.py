@@ -10,19 +10,21 @@ import csv
 import json
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.errors import DataError, InputError, TrainingError
+from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.crops import CropRecipe, SegmentationSample, read_coco, read_yolo_polygons
-from edgekd.train.finetune.loop import FinetuneConfig, SegmenterTask, Stage, finetune
+from edgekd.train.finetune.loop import FinetuneConfig, SegmenterTask, StepWatch, finetune
 
 SegmenterName = Literal["tinysam", "sam3"]
 NWPU_SPLIT = Path(__file__).parents[2] / "data/splits/nwpu_seed0.json"
 VALIDATION_SHARE = 0.2
 N_RETENTION_PICTURES = 8
+CROP_PX, VALIDATION_PX = 224, 1024
 FREE_BYTES = 1 << 30
 """Space for two resume files of TinySAM and a report, with room to spare."""
 
@@ -36,10 +38,13 @@ class FinetuneJob:
         images: folder of the pictures of a COCO JSON; by default `images` beside it, else its own folder.
         weights: a TinySAM or MobileSAM checkpoint, a folder of SAM3; None trains TinySAM from nothing.
         split: JSON with lists `train` and `validation` of file names; None draws a fifth for validation by seed.
-        imgsz: side of the training crops; validation_px: longer side of whole pictures.
+        imgsz: side of the training crops, by default 224; validation_px: longer side of whole pictures, by default
+            1024. SAM3 brings its own sizes.
         batch: crops per step.
         adapter_rank: rank of the spectral adapter, 0 for none.
-        teacher: checkpoint or SamModel folder for mask distillation.
+        teacher: checkpoint or SamModel folder for mask distillation; TinySAM alone.
+        keep_data: labelled pictures of the original task, on which the quality must be kept; by default a few of the
+            validation pictures stand in, which say nothing of what else the network could do.
     """
 
     model: SegmenterName
@@ -49,12 +54,22 @@ class FinetuneJob:
     images: Path | None = None
     weights: Path | None = None
     split: Path | None = None
-    imgsz: int = 224
-    validation_px: int = 1024
+    imgsz: int | None = None
+    validation_px: int | None = None
     batch: int = 4
     adapter_rank: int = 0
     teacher: Path | None = None
+    keep_data: Path | None = None
     resume: bool = False
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The pictures of a run: to learn from, to validate on, and those whose masks must not get worse."""
+
+    train: Sequence[SegmentationSample]
+    validation: Sequence[SegmentationSample]
+    retention: Sequence[SegmentationSample]
 
 
 def parse_stages(text: str, n_steps: int) -> tuple[Stage, ...]:
@@ -68,33 +83,37 @@ def parse_stages(text: str, n_steps: int) -> tuple[Stage, ...]:
     return tuple(Stage(number, n_steps) for number in numbers)
 
 
-def run_job(
-    job: FinetuneJob, on_step: Callable[[Stage, int, Mapping[str, float]], None], say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Check, build, train, report. Raises DataError, ModelError, TrainingError, GateFailed."""
+def run_job(job: FinetuneJob, on_step: StepWatch, say: Callable[[str], None]) -> dict[str, Any]:
+    """Check, build, train, report. Raises InputError, DataError, ModelError, TrainingError, GateFailed, Interrupted."""
     _check_space(job.output)
-    train, validation = split_samples(read_samples(job), job)
-    task = build_task(job, train, validation)
+    train, validation = split_samples(read_samples(job.data, job.images), job)
+    kept = validation[:N_RETENTION_PICTURES] if job.keep_data is None else read_samples(job.keep_data, None)
+    task = build_task(job, Samples(train, validation, kept))
     _say_parts(task, job.config.stages, say)
+    if job.keep_data is None and job.weights is not None:
+        say("retention is measured on validation pictures of the new task; name pictures of the old one as keep data")
     report = finetune(task, job.config, job.output, job.resume, on_step)
-    report["data"] = {"n_train": len(train), "validation": [s.path.name for s in validation]}
+    report["data"] = {
+        "n_train": len(train),
+        "validation": [s.path.name for s in validation],
+        "retention": [s.path.name for s in kept],
+        "retention_task": "the new task" if job.keep_data is None else "the original task",
+    }
     text = json.dumps(report, indent=1)
     (job.output / "report.json").write_text(text)
     plot_losses(job.output / "steps.csv", job.output / "curves.png")
     return report
 
 
-def read_samples(job: FinetuneJob) -> list[SegmentationSample]:
-    """The labelled pictures of the job, COCO JSON or YOLO polygons."""
-    if job.data.is_dir():
-        images, labels = job.data / "images", job.data / "labels"
-        if not images.is_dir() or not labels.is_dir():
-            raise DataError(
-                f"{job.data} holds no images/ and labels/; pass such a folder of YOLO polygons or a COCO JSON"
-            )
-        return read_yolo_polygons(images, labels)
-    beside = job.data.parent / "images"
-    return read_coco(job.data, job.images or (beside if beside.is_dir() else job.data.parent))
+def read_samples(data: Path, images: Path | None) -> list[SegmentationSample]:
+    """Labelled pictures of a COCO JSON (`images` names their folder) or of a folder of YOLO polygons."""
+    if data.is_dir():
+        pictures, labels = data / "images", data / "labels"
+        if not pictures.is_dir() or not labels.is_dir():
+            raise DataError(f"{data} holds no images/ and labels/; pass such a folder of YOLO polygons or a COCO JSON")
+        return read_yolo_polygons(pictures, labels)
+    beside = data.parent / "images"
+    return read_coco(data, images or (beside if beside.is_dir() else data.parent))
 
 
 def split_samples(
@@ -123,15 +142,21 @@ def split_samples(
     return parts
 
 
-def build_task(
-    job: FinetuneJob, train: Sequence[SegmentationSample], validation: Sequence[SegmentationSample]
-) -> SegmenterTask:
-    """The network with its data. Raises ModelError and TrainingError."""
-    recipe = CropRecipe(side_px=job.imgsz)
-    if job.model == "tinysam":
-        return _tinysam_task(job, train, validation, recipe)
+def build_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
+    """The network with its data. Raises InputError, ModelError and TrainingError."""
+    return _tinysam_task(job, samples) if job.model == "tinysam" else _sam3_task(job, samples)
+
+
+def _sam3_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
     if job.weights is None:
         raise TrainingError("SAM3 is fine-tuned, never trained from nothing; pass its folder with --weights")
+    given = {"teacher": job.teacher, "imgsz": job.imgsz, "validation_px": job.validation_px}
+    unused = [name for name, value in given.items() if value is not None]
+    if unused:
+        raise InputError(
+            f"{' and '.join(unused)} cannot be chosen for SAM3, which brings its own size and has no mask teacher; "
+            "leave it out"
+        )
     from transformers import AutoTokenizer
 
     from edgekd.models.sam3 import ADAPTER_RANK, load_sam3
@@ -145,33 +170,30 @@ def build_task(
         return found["input_ids"], found["attention_mask"]
 
     side = int(model.config.vision_config.backbone_config.image_size)
-    recipe = replace(recipe, side_px=side, frames_px=((side, 1.0),))
-    return Sam3Task(model, Sam3Data(train, validation, tokens, recipe, job.batch))
+    recipe = CropRecipe(side_px=side, frames_px=((side, 1.0),))
+    data = Sam3Data(samples.train, samples.validation, samples.retention, tokens, recipe, job.batch)
+    return Sam3Task(model, data)
 
 
-def _tinysam_task(
-    job: FinetuneJob,
-    train: Sequence[SegmentationSample],
-    validation: Sequence[SegmentationSample],
-    recipe: CropRecipe,
-) -> SegmenterTask:
+def _tinysam_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
     import torch
 
     from edgekd.models.tinysam import TinySam, load_tinysam
     from edgekd.train.finetune.sam import TinySamData, TinySamTask
     from edgekd.train.finetune.teacher import load_teacher
 
-    if job.imgsz % 32 or job.imgsz < 64:
-        raise InputError(f"crops of {job.imgsz} px do not fit the encoder; give a multiple of 32 from 64 with --imgsz")
+    side = CROP_PX if job.imgsz is None else job.imgsz
+    if side % 32 or side < 64:
+        raise InputError(f"crops of {side} px do not fit the encoder; give a multiple of 32 from 64 with --imgsz")
     torch.manual_seed(job.config.seed)
     model = TinySam(draws_prompts=True) if job.weights is None else load_tinysam(job.weights)
     data = TinySamData(
-        train,
-        validation,
-        retention=validation[:N_RETENTION_PICTURES],
-        recipe=recipe,
+        samples.train,
+        samples.validation,
+        samples.retention,
+        recipe=CropRecipe(side_px=side),
         crops_per_step=job.batch,
-        validation_px=(job.validation_px,),
+        validation_px=(VALIDATION_PX if job.validation_px is None else job.validation_px,),
     )
     teacher = None if job.teacher is None else load_teacher(job.teacher)
     return TinySamTask(model, data, job.adapter_rank, from_nothing=job.weights is None, teacher=teacher)

@@ -12,8 +12,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,14 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekd.errors import TrainingError
+from edgekd.errors import Interrupted, TrainingError
 from edgekd.train.checkpoint import STATE_FORMAT, read_state, write_atomically
+from edgekd.train.finetune.averaged import AveragedWeights, Stage, changing_names, fingerprint
 from edgekd.train.finetune.freeze import FreezePolicy, PartCount, apply_policy, set_modes
-from edgekd.train.finetune.quality import Mask
-from edgekd.train.finetune.retention import KEEP, Retention, check_retention, compare
+from edgekd.train.finetune.quality import KEEP, Mask, check_retention, compare
+from edgekd.train.run_folder import locked, restore_log, stop_requests
 
 RESUME_FILE = "resume.pt"
 REPORT_FILE = "report.json"
+BEST_FILE = "best.pt"
+StepWatch = Callable[[Stage, int, Mapping[str, float]], None]
+FREE_SETTINGS = ("keep", "save_every")
+"""What may differ when a run is resumed: how often it saves, and the gate, whose limit each stage reports."""
 
 
 class SegmenterTask(Protocol):
@@ -55,14 +59,6 @@ class SegmenterTask(Protocol):
 
     def save(self, path: Path) -> None:
         """Write the network as a checkpoint that the rest of edgekd reads."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of the freeze policy and how long it lasts."""
-
-    number: int
-    n_steps: int
 
 
 @dataclass(frozen=True)
@@ -104,48 +100,6 @@ class Progress:
     reports: list[dict[str, Any]] = field(default_factory=list)
 
 
-class AveragedWeights:
-    """Exponential moving average of everything in a network that changes: trained parameters and running statistics."""
-
-    def __init__(self, model: nn.Module, names: Sequence[str], decay: float) -> None:
-        self.decay = decay
-        self.n_updates = 0
-        state = model.state_dict()
-        self.values = {name: state[name].detach().clone() for name in names}
-
-    def update(self, model: nn.Module) -> None:
-        """Take one step towards the network's weights; the first steps average over what there is."""
-        self.n_updates += 1
-        decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
-        state = model.state_dict()
-        for name, value in self.values.items():
-            if value.is_floating_point():
-                value.lerp_(state[name].detach(), 1 - decay)
-            else:
-                value.copy_(state[name])
-
-    @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """The network with the averaged weights, for validation; the trained ones return afterwards."""
-        trained = {name: model.state_dict()[name].detach().clone() for name in self.values}
-        model.load_state_dict(self.values, strict=False)
-        model.eval()
-        try:
-            yield
-        finally:
-            model.load_state_dict(trained, strict=False)
-
-
-def changing_names(model: nn.Module, policy: FreezePolicy, stages: Sequence[Stage]) -> list[str]:
-    """Names of the parameters that train in any of `stages` and of all buffers, in the order of the state dict."""
-    trained: set[str] = set()
-    for stage in stages:
-        apply_policy(model, policy, stage.number)
-        trained |= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    parameters = {name for name, _ in model.named_parameters()}
-    return [name for name in model.state_dict() if name in trained or name not in parameters]
-
-
 def learning_rate_at(step: int, n_steps: int, config: FinetuneConfig) -> float:
     """Linear warm-up, then half a cosine from `learning_rate` to `final_share` of it."""
     warm = min(1.0, (step + 1) / max(1, min(config.warmup_steps, n_steps)))
@@ -175,31 +129,41 @@ def finetune(
     config: FinetuneConfig,
     folder: Path,
     resume: bool = False,
-    on_step: Callable[[Stage, int, Mapping[str, float]], None] = lambda stage, step, losses: None,
+    on_step: StepWatch = lambda stage, step, losses: None,
 ) -> dict[str, Any]:
     """Run the stages and return the report, which is also in `folder`.
 
-    Raises TrainingError (a stage without parameters, a broken loss, a folder that cannot be written, a resume file of
-    another run), GateFailed when a stage forgets too much; the state up to then is kept in both cases.
+    Every stage is gated before it counts as done: a run that failed its gate fails it again when it is resumed.
+
+    Raises:
+        TrainingError: a stage without parameters, a broken loss, a folder that cannot be written or holds another run,
+            a resume file of another run.
+        GateFailed: a stage forgets too much. The state up to then is kept, here and in what follows.
+        Interrupted: Ctrl-C or SIGTERM, noticed between two steps.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as reason:
-        raise TrainingError(f"{folder} cannot be made ({reason.strerror}); give another folder with -o") from reason
-    before = task.predictions()
-    run = _Run(task, config, folder)
-    if resume:
-        run.restore()
-    else:
-        run.progress.reports.append({"stage": 0, "quality": task.evaluate()})
-    while run.progress.stage_index < len(config.stages):
-        stage = config.stages[run.progress.stage_index]
-        counts = run.train_stage(stage, on_step)
-        retention = run.finish_stage(stage, counts, before)
-        check_retention(retention, stage.number, config.keep)
-    with run.averaged.applied(task.model):
-        task.save(folder / "best.pt")
-    return run.report()
+    with locked(folder), stop_requests() as is_asked_to_stop:
+        run = _Run(task, config, folder)
+        before = task.predictions()
+        if resume:
+            run.restore()
+        else:
+            _check_empty(folder)
+            run.progress.reports.append({"stage": 0, "quality": task.evaluate()})
+        while run.progress.stage_index < len(config.stages):
+            stage = config.stages[run.progress.stage_index]
+            counts = run.train_stage(stage, on_step, is_asked_to_stop)
+            run.finish_stage(stage, counts, before)
+        with run.averaged.applied(task.model):
+            task.save(folder / BEST_FILE)
+        return run.report()
+
+
+def _check_empty(folder: Path) -> None:
+    found = [name for name in (RESUME_FILE, BEST_FILE) if (folder / name).exists()]
+    if found:
+        raise TrainingError(
+            f"{folder} holds the {' and '.join(found)} of a run; continue it with --resume or give another folder"
+        )
 
 
 class _Run:
@@ -208,13 +172,14 @@ class _Run:
     def __init__(self, task: SegmenterTask, config: FinetuneConfig, folder: Path) -> None:
         self.task, self.config, self.folder = task, config, folder
         self.progress = Progress()
+        self.start = fingerprint(task.model, task.truths())
         self.names = changing_names(task.model, task.policy, config.stages)
         self.averaged = AveragedWeights(task.model, self.names, config.ema_decay)
         self.optimizer_state: dict[str, Any] | None = None
         self.seconds = 0.0
 
-    def train_stage(self, stage: Stage, on_step: Callable[[Stage, int, Mapping[str, float]], None]) -> list[PartCount]:
-        """Train from where the stage stands to its end."""
+    def train_stage(self, stage: Stage, on_step: StepWatch, is_asked_to_stop: Callable[[], bool]) -> list[PartCount]:
+        """Train from where the stage stands to its end, and save there."""
         counts = apply_policy(self.task.model, self.task.policy, stage.number)
         optimizer = build_optimizer(self.task, self.config)
         if self.optimizer_state is not None:
@@ -224,10 +189,20 @@ class _Run:
             losses = self._step(stage, step, optimizer)
             self.seconds += time.perf_counter() - began
             self._log(stage, step, losses)
-            on_step(stage, step, losses)
             self.progress.step = step + 1
-            if self.progress.step % self.config.save_every == 0:
+            is_last = self.progress.step == stage.n_steps
+            try:
+                on_step(stage, step, losses)
+            except BaseException:
                 self.save(optimizer)
+                raise
+            if is_last or is_asked_to_stop() or self.progress.step % self.config.save_every == 0:
+                self.save(optimizer)
+            if is_asked_to_stop():
+                raise Interrupted(
+                    f"stopped after step {self.progress.step} of {stage.n_steps} of stage {stage.number}; the weights "
+                    f"are in {self.folder / RESUME_FILE}: repeat the command with --resume to go on"
+                )
         return counts
 
     def _step(self, stage: Stage, step: int, optimizer: torch.optim.AdamW) -> dict[str, float]:
@@ -246,7 +221,7 @@ class _Run:
             if not bool(torch.isfinite(losses["total"])):
                 raise TrainingError(
                     f"the loss became {float(losses['total'].detach()):g} in step {step + 1} of stage {stage.number}; "
-                    f"lower --lr and continue with --resume from {self.folder / RESUME_FILE}"
+                    f"start again with a lower learning rate; the last good state is in {self.folder / RESUME_FILE}"
                 )
             (losses["total"] / self.config.accumulate).backward()
             for name, value in losses.items():
@@ -257,30 +232,29 @@ class _Run:
         self.averaged.update(self.task.model)
         return sums
 
-    def finish_stage(
-        self, stage: Stage, counts: Sequence[PartCount], before: Mapping[str, list[Mask]]
-    ) -> dict[str, Retention]:
-        """Validate the averaged weights, compare with before, and write state and report."""
+    def finish_stage(self, stage: Stage, counts: Sequence[PartCount], before: Mapping[str, list[Mask]]) -> None:
+        """Validate the averaged weights, report, gate, and only then count the stage as done. Raises GateFailed."""
         with self.averaged.applied(self.task.model):
             quality = self.task.evaluate()
             after, truths = self.task.predictions(), self.task.truths()
         retention = {kind: compare(before[kind], after[kind], truths) for kind in before}
-        self.progress.reports.append(
-            {
-                "stage": stage.number,
-                "n_steps": stage.n_steps,
-                "n_trainable": sum(c.n_parameters for c in counts if c.trainable),
-                "parts": [asdict(c) for c in counts],
-                "quality": quality,
-                "retention": {kind: asdict(r) | {"kept": r.kept} for kind, r in retention.items()},
-            }
-        )
+        entry = {
+            "stage": stage.number,
+            "n_steps": stage.n_steps,
+            "n_trainable": sum(c.n_parameters for c in counts if c.trainable),
+            "parts": [asdict(c) for c in counts],
+            "quality": quality,
+            "keep": self.config.keep,
+            "retention": {kind: asdict(r) | {"kept": r.kept} for kind, r in retention.items()},
+        }
+        report = self.report()
+        _write_json(self.folder / REPORT_FILE, report | {"stages": [*report["stages"], entry]})
+        check_retention(retention, stage.number, self.config.keep, self.folder / RESUME_FILE)
+        self.progress.reports.append(entry)
         self.progress.stage_index += 1
         self.progress.step = 0
         self.optimizer_state = None
         self.save(None)
-        _write_json(self.folder / REPORT_FILE, self.report())
-        return retention
 
     def report(self) -> dict[str, Any]:
         """Everything there is to say about the run so far, JSON values."""
@@ -300,7 +274,8 @@ class _Run:
                 "format": STATE_FORMAT,
                 "run": "finetune",
                 "policy": self.task.policy.model,
-                "config": json.dumps(asdict(self.config), sort_keys=True),
+                "config": self._settings(),
+                "start": self.start,
                 "progress": json.dumps(asdict(self.progress)),
                 "seconds": self.seconds,
                 "model": {name: state[name].detach().cpu() for name in self.names},
@@ -319,10 +294,15 @@ class _Run:
                 f"{path} belongs to another kind of run ({state.get('policy', 'detector')}); give the folder of an "
                 f"interrupted {self.task.policy.model} run with -o, or start without --resume"
             )
-        if state["config"] != json.dumps(asdict(self.config), sort_keys=True):
+        if state["config"] != self._settings():
             raise TrainingError(
                 f"{path} was written with other settings; repeat the command of the interrupted run with --resume, "
                 "or start without it"
+            )
+        if state.get("start") != self.start:
+            raise TrainingError(
+                f"{path} began with other weights or other retention pictures, so its gate would compare with another "
+                "network; give those of the interrupted run"
             )
         self.task.model.load_state_dict(state["model"], strict=False)
         self.averaged.values = state["averaged"]
@@ -332,12 +312,16 @@ class _Run:
         self.seconds = state["seconds"]
         self._forget_later_steps()
 
+    def _settings(self) -> str:
+        fixed = {name: value for name, value in asdict(self.config).items() if name not in FREE_SETTINGS}
+        return json.dumps(fixed, sort_keys=True)
+
     def _forget_later_steps(self) -> None:
         # Steps after the last resume file will be taken again.
         done = sum(stage.n_steps for stage in self.config.stages[: self.progress.stage_index]) + self.progress.step
         path = self.folder / "steps.csv"
         if path.exists():
-            path.write_text("".join(path.read_text().splitlines(keepends=True)[: 1 + done]))
+            restore_log(path, "".join(path.read_text().splitlines(keepends=True)[: 1 + done]))
 
     def _log(self, stage: Stage, step: int, losses: Mapping[str, float]) -> None:
         path = self.folder / "steps.csv"

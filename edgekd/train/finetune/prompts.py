@@ -6,14 +6,28 @@ In: masks (n, H, W) and their tight boxes. Out: point_coords (n, K, 2) and point
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from edgekd.models.prompt_decoder import BOX_LABELS, FOREGROUND, PADDING
+from edgekd.models.prompt_decoder import (
+    BOX_LABELS,
+    FOREGROUND,
+    MASK_CELL_PX,
+    PADDING,
+    Frame,
+    cut_to_boxes,
+    draw_boxes,
+    draw_points,
+)
+from edgekd.models.tinysam import TinySam
+from edgekd.train.finetune.crops import Crop
 
 PromptKind = Literal["box", "box+centre", "point"]
 PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
@@ -61,3 +75,67 @@ def draw_prompts(
             labels = [*labels, FOREGROUND]
     repeated = torch.tensor(labels).expand(len(boxes), -1)
     return torch.from_numpy(np.ascontiguousarray(coords, np.float32)), repeated
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Crops and one prompt per object, flattened to P prompts."""
+
+    images: Tensor  # (B, 3, H, W)
+    picture: Tensor  # (P,) int64: the crop of each prompt
+    coords: Tensor  # (P, K, 2)
+    labels: Tensor  # (P, K)
+    boxes: Tensor  # (P, 4), tight
+    target: Tensor  # (P, 1, H/4, W/4), share of the cell
+    frame: Frame
+    kind: PromptKind
+
+    @staticmethod
+    def of(crops: Sequence[Crop], kind: PromptKind, rng: np.random.Generator) -> PromptBatch:
+        """Draw one prompt of `kind` for every object of the crops, which share one size."""
+        prompts = [draw_prompts(kind, crop.masks, crop.boxes, rng, BOX_NOISE) for crop in crops]
+        picture = torch.tensor([i for i, crop in enumerate(crops) for _ in range(len(crop.masks))])
+        masks = torch.from_numpy(np.concatenate([crop.masks for crop in crops])).float().unsqueeze(1)
+        return PromptBatch(
+            images=torch.from_numpy(np.stack([crop.image for crop in crops])),
+            picture=picture,
+            coords=torch.cat([coords for coords, _ in prompts]),
+            labels=torch.cat([labels for _, labels in prompts]),
+            boxes=torch.from_numpy(np.concatenate([crop.boxes for crop in crops])),
+            target=F.avg_pool2d(masks, MASK_CELL_PX),
+            frame=Frame(
+                torch.tensor([crop.frame_px for crop in crops])[picture],
+                torch.tensor([crop.origin_px for crop in crops], dtype=torch.float32)[picture],
+            ),
+            kind=kind,
+        )
+
+    def to(self, device: torch.device) -> PromptBatch:
+        """The same on another device."""
+        moved = {name: getattr(self, name).to(device) for name in ("images", "picture", "coords", "labels")}
+        frame = Frame(self.frame.size_px.to(device), self.frame.origin_px.to(device))
+        return PromptBatch(
+            **moved, boxes=self.boxes.to(device), target=self.target.to(device), frame=frame, kind=self.kind
+        )
+
+    def drawn(self) -> Tensor:
+        """The prompts as mask prompts (P, 1, H/4, W/4)."""
+        height, width = self.target.shape[-2:]
+        if self.kind == "point":
+            return draw_points(self.coords, self.labels, height, width)
+        return draw_boxes(self.coords[:, :2].flatten(1), height, width)
+
+    def decode(self, model: TinySam, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (P, 3, H/4, W/4) and iou_predictions (P, 3) of `model` from its embeddings (B, 256, h, w), fp32.
+
+        A model that is told its boxes by drawing is cut to them, as `PromptDecoder` does: cells outside cost nothing.
+        """
+        if len(self.images) > 1:
+            embeddings = embeddings[self.picture]
+        drawn = self.drawn() if model.draws_prompts else None
+        logits, iou = model.decode(embeddings, self.coords, self.labels, self.frame, drawn)
+        if drawn is not None and self.kind != "point":
+            n_masks, boxes = logits.shape[1], self.coords[:, :2].flatten(1)
+            cut = cut_to_boxes(logits.float().flatten(0, 1), boxes.repeat_interleave(n_masks, dim=0))
+            logits = cut.unflatten(0, (-1, n_masks))
+        return logits.float(), iou.float()

@@ -7,14 +7,16 @@ The three baselines are what any segmenter has to beat: the filled box, its insc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgekd.errors import GateFailed
 from edgekd.models.prompt_decoder import FOREGROUND, MASK_CELL_PX
 from edgekd.models.tinysam import PromptDecoder, TinySam
 from edgekd.train.finetune.crops import SegmentationSample, draw_mask, read_bgr, tight_box, whole_frame
@@ -185,3 +187,57 @@ def summarise(scores: Sequence[ObjectScore]) -> dict[str, object]:
         "by_class": {name: round(float(np.mean(v)), 4) for name, v in sorted(by_class.items())},
         "predicted_iou_error": round(float(np.mean([abs(s.iou - s.predicted_iou) for s in scores])), 4),
     }
+
+
+KEEP = 0.95
+"""Share of the earlier quality that every kind of prompt must keep."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """One kind of prompt on the same pictures before and after.
+
+    Attributes:
+        agreement: mean IoU between the masks before and after, 0..1.
+        miou_before, miou_after: mean IoU with the truth; None where the pictures have no truth.
+        n_masks: masks compared.
+    """
+
+    agreement: float
+    miou_before: float | None
+    miou_after: float | None
+    n_masks: int
+
+    @property
+    def kept(self) -> float:
+        """Share kept: of the quality where there is a truth, else the agreement. May exceed 1."""
+        if self.miou_before is None or self.miou_after is None:
+            return self.agreement
+        return self.miou_after / max(self.miou_before, 1e-9)
+
+
+def compare(before: Sequence[Mask], after: Sequence[Mask], truths: Sequence[Mask] | None = None) -> Retention:
+    """Compare aligned lists of masks; a list without masks agrees fully."""
+    agreement = _mean([mask_agreement(a, b) for a, b in zip(before, after, strict=True)])
+    if truths is None:
+        return Retention(agreement, None, None, len(before))
+    quality = [_mean([mask_agreement(m, t) for m, t in zip(masks, truths, strict=True)]) for masks in (before, after)]
+    return Retention(agreement, quality[0], quality[1], len(before))
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else 1.0
+
+
+def check_retention(by_kind: Mapping[str, Retention], stage: int, keep: float, state: Path) -> None:
+    """Raise GateFailed when a kind of prompt keeps less than `keep`; the message names the worst, and the weights."""
+    if not by_kind:
+        return
+    worst = min(by_kind, key=lambda kind: by_kind[kind].kept)
+    kept = by_kind[worst].kept
+    if kept < keep:
+        raise GateFailed(
+            f"after stage {stage} the prompt '{worst}' keeps {100 * kept:.1f} % of what it could do before, expected "
+            f"{100 * keep:.0f} %; the weights are in {state}: train with a lower learning rate or fewer steps, or "
+            "repeat the command with --resume and a lower --keep if the loss is intended"
+        )

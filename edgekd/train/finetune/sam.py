@@ -14,25 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgekd.errors import TrainingError
 from edgekd.losses.segmentation import MaskLossWeights, object_weight, prompt_loss
-from edgekd.models.prompt_decoder import MASK_CELL_PX, Frame, cut_to_boxes, draw_boxes, draw_points
+from edgekd.models.prompt_decoder import MASK_CELL_PX
 from edgekd.models.spectral_adapter import Adapted, attach_adapters
 from edgekd.models.tinysam import ADAPTED, TinySam, save_tinysam
 from edgekd.models.tinyvit import EMBEDDING_CHANNELS
 from edgekd.train.finetune.auxiliary import DenseAuxiliary
-from edgekd.train.finetune.crops import Crop, CropRecipe, SegmentationSample, draw_crop
-from edgekd.train.finetune.freeze import FreezePolicy
-from edgekd.train.finetune.freeze_policies import ADAPTER_PATTERN, TINYSAM, TINYSAM_FROM_NOTHING
-from edgekd.train.finetune.prompts import BOX_NOISE, PROMPT_KINDS, PromptKind, draw_prompts
+from edgekd.train.finetune.crops import CropRecipe, SegmentationSample, draw_crops, some_objects
+from edgekd.train.finetune.freeze import ADAPTER_PATTERN, TINYSAM, TINYSAM_FROM_NOTHING, FreezePolicy
+from edgekd.train.finetune.prompts import PROMPT_KINDS, PromptBatch, PromptKind
 from edgekd.train.finetune.quality import Mask, predict_objects, score, summarise
 from edgekd.train.finetune.teacher import MaskTeacher, distillation_loss
-
-_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -139,92 +134,3 @@ def _policy_for(is_adapted: bool) -> FreezePolicy:
     # The adapter's rank is the user's choice, so its count is free.
     parts = [replace(p, n_parameters=None) if p.patterns == (ADAPTER_PATTERN,) else p for p in TINYSAM.parts]
     return FreezePolicy(TINYSAM.model, tuple(parts) if is_adapted else tuple(parts[1:]))
-
-
-def draw_crops(
-    samples: Sequence[SegmentationSample], recipe: CropRecipe, n: int, rng: np.random.Generator
-) -> list[Crop]:
-    """n crops with at least one object each; pictures with more objects are drawn more often (square root)."""
-    shares = np.sqrt([len(s.objects) for s in samples])
-    shares /= shares.sum()
-    crops: list[Crop] = []
-    for _ in range(_TRIES * n):
-        crop = draw_crop(samples[rng.choice(len(samples), p=shares)], recipe, rng)
-        if crop is not None:
-            crops.append(crop)
-        if len(crops) == n:
-            return crops
-    raise TrainingError(
-        f"{_TRIES * n} crops of {recipe.side_px} px held no object; the polygons are too small, or raise --imgsz"
-    )
-
-
-def some_objects(crop: Crop, n: int, rng: np.random.Generator) -> Crop:
-    """The same crop with at most n of its objects, drawn at random."""
-    chosen = rng.permutation(len(crop.masks))[:n]
-    names = tuple(crop.class_names[i] for i in chosen)
-    return replace(crop, masks=crop.masks[chosen], boxes=crop.boxes[chosen], class_names=names)
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    """Crops and one prompt per object, flattened to P prompts."""
-
-    images: Tensor  # (B, 3, H, W)
-    picture: Tensor  # (P,) int64: the crop of each prompt
-    coords: Tensor  # (P, K, 2)
-    labels: Tensor  # (P, K)
-    boxes: Tensor  # (P, 4), tight
-    target: Tensor  # (P, 1, H/4, W/4), share of the cell
-    frame: Frame
-    kind: PromptKind
-
-    @staticmethod
-    def of(crops: Sequence[Crop], kind: PromptKind, rng: np.random.Generator) -> PromptBatch:
-        """Draw one prompt of `kind` for every object of the crops, which share one size."""
-        prompts = [draw_prompts(kind, crop.masks, crop.boxes, rng, BOX_NOISE) for crop in crops]
-        picture = torch.tensor([i for i, crop in enumerate(crops) for _ in range(len(crop.masks))])
-        masks = torch.from_numpy(np.concatenate([crop.masks for crop in crops])).float().unsqueeze(1)
-        return PromptBatch(
-            images=torch.from_numpy(np.stack([crop.image for crop in crops])),
-            picture=picture,
-            coords=torch.cat([coords for coords, _ in prompts]),
-            labels=torch.cat([labels for _, labels in prompts]),
-            boxes=torch.from_numpy(np.concatenate([crop.boxes for crop in crops])),
-            target=F.avg_pool2d(masks, MASK_CELL_PX),
-            frame=Frame(
-                torch.tensor([crop.frame_px for crop in crops])[picture],
-                torch.tensor([crop.origin_px for crop in crops], dtype=torch.float32)[picture],
-            ),
-            kind=kind,
-        )
-
-    def to(self, device: torch.device) -> PromptBatch:
-        """The same on another device."""
-        moved = {name: getattr(self, name).to(device) for name in ("images", "picture", "coords", "labels")}
-        frame = Frame(self.frame.size_px.to(device), self.frame.origin_px.to(device))
-        return PromptBatch(
-            **moved, boxes=self.boxes.to(device), target=self.target.to(device), frame=frame, kind=self.kind
-        )
-
-    def drawn(self) -> Tensor:
-        """The prompts as mask prompts (P, 1, H/4, W/4)."""
-        height, width = self.target.shape[-2:]
-        if self.kind == "point":
-            return draw_points(self.coords, self.labels, height, width)
-        return draw_boxes(self.coords[:, :2].flatten(1), height, width)
-
-    def decode(self, model: TinySam, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (P, 3, H/4, W/4) and iou_predictions (P, 3) of `model` from its embeddings (B, 256, h, w), fp32.
-
-        A model that is told its boxes by drawing is cut to them, as `PromptDecoder` does: cells outside cost nothing.
-        """
-        if len(self.images) > 1:
-            embeddings = embeddings[self.picture]
-        drawn = self.drawn() if model.draws_prompts else None
-        logits, iou = model.decode(embeddings, self.coords, self.labels, self.frame, drawn)
-        if drawn is not None and self.kind != "point":
-            n_masks, boxes = logits.shape[1], self.coords[:, :2].flatten(1)
-            cut = cut_to_boxes(logits.float().flatten(0, 1), boxes.repeat_interleave(n_masks, dim=0))
-            logits = cut.unflatten(0, (-1, n_masks))
-        return logits.float(), iou.float()

@@ -2,7 +2,7 @@
 
 A step draws crops and asks each for one of the data set's classes, sometimes one that is not there. The policy freezes
 language, geometry, fusion and decoder, which still pass gradients to the vision blocks. Points are prompts of
-Sam3TrackerModel, which shares the vision encoder; its freeze policy is `freeze_policies.SAM3_TRACKER`.
+Sam3TrackerModel, which shares the vision encoder; its freeze policy is `freeze.SAM3_TRACKER`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from edgekd.losses.sam3 import ConceptTruth, sam3_loss
 from edgekd.models.sam3 import n_vision_blocks
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD
 from edgekd.train.checkpoint import write_atomically
-from edgekd.train.finetune.crops import Crop, CropRecipe, SegmentationSample, whole_frame
-from edgekd.train.finetune.freeze_policies import SAM3, SAM3_BLOCKS, sam3_of_depth
+from edgekd.train.finetune.crops import Crop, CropRecipe, SegmentationSample, draw_crops, whole_frame
+from edgekd.train.finetune.freeze import SAM3, SAM3_BLOCKS, sam3_of_depth
 from edgekd.train.finetune.quality import Mask, mask_agreement
-from edgekd.train.finetune.sam import draw_crops
 
 Tokens = tuple[Tensor, Tensor]
 VISUAL_CONCEPT = "visual"
@@ -42,10 +41,14 @@ _TO_SAM3_SHIFT = np.array(PIXEL_MEAN, np.float32) / 127.5 - 1
 
 @dataclass(frozen=True)
 class Sam3Data:
-    """Pictures, and `tokens`: a class name to input_ids and attention_mask, both (1, length)."""
+    """Pictures, and `tokens`: a class name to input_ids and attention_mask, both (1, length).
+
+    retention: labelled pictures on which the quality must be kept, of the original task where there are any.
+    """
 
     train: Sequence[SegmentationSample]
     validation: Sequence[SegmentationSample]
+    retention: Sequence[SegmentationSample]
     tokens: Callable[[str], Tokens]
     recipe: CropRecipe
     pictures_per_step: int = 1
@@ -82,19 +85,19 @@ class Sam3Task:
         """Mean IoU of the semantic mask per picture and class that is there, asked by text."""
         ious = [
             mask_agreement(mask, truth)
-            for crop, concept in self._questions()
+            for crop, concept in self._questions(self.data.validation)
             for mask, truth in [(self._mask(crop, concept, "text"), _union(crop, concept))]
         ]
         return {"text_miou": round(float(np.mean(ious)), 4), "n_questions": len(ious)}
 
     def predictions(self) -> dict[str, list[Mask]]:
-        """Semantic masks per kind of prompt on the validation pictures."""
-        questions = list(self._questions())
+        """Semantic masks per kind of prompt on the retention pictures."""
+        questions = list(self._questions(self.data.retention))
         return {kind: [self._mask(crop, concept, kind) for crop, concept in questions] for kind in SAM3_PROMPTS}
 
-    def truths(self) -> list[Mask] | None:
-        """None: what is kept of a foundation model is its own answers, not the new labels."""
-        return None
+    def truths(self) -> list[Mask]:
+        """The true masks of the questions, in the order of `predictions`: what is kept is quality, not agreement."""
+        return [_union(crop, concept) for crop, concept in self._questions(self.data.retention)]
 
     def save(self, path: Path) -> None:
         """Write what training changed: adapters, last blocks, heads; the frozen rest stays where it came from."""
@@ -108,8 +111,8 @@ class Sam3Task:
         pool = absent if absent and rng.random() < ABSENT_SHARE else present
         return pool[int(rng.integers(len(pool)))]
 
-    def _questions(self) -> Iterator[tuple[Crop, str]]:
-        for sample in self.data.validation:
+    def _questions(self, samples: Sequence[SegmentationSample]) -> Iterator[tuple[Crop, str]]:
+        for sample in samples:
             side = self.data.recipe.side_px
             crop = whole_frame(sample, side, multiple_px=side)
             for concept in sorted(set(crop.class_names)):

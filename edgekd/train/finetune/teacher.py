@@ -8,7 +8,7 @@ arXiv 2312.06660).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,7 @@ from edgekd.errors import ModelError
 from edgekd.losses.segmentation import dice_loss, focal_loss
 from edgekd.models.prompt_decoder import PADDING
 from edgekd.models.tinysam import TinySam, load_tinysam
-
-if TYPE_CHECKING:
-    from edgekd.train.finetune.sam import PromptBatch
+from edgekd.train.finetune.prompts import PromptBatch
 
 FOCAL, DICE = 10.0, 0.5
 """Half of the weights of the true masks: the teacher errs too."""

@@ -9,8 +9,17 @@ from torch import nn
 from edgekd.errors import TrainingError
 from edgekd.models.spectral_adapter import attach_adapters
 from edgekd.models.tinysam import TinySam
-from edgekd.train.finetune.freeze import FreezePolicy, Part, apply_policy, count_parts, counts_table, set_modes
-from edgekd.train.finetune.freeze_policies import SAM3, SAM3_TRACKER, TINYSAM
+from edgekd.train.finetune.freeze import (
+    SAM3,
+    SAM3_TRACKER,
+    TINYSAM,
+    FreezePolicy,
+    Part,
+    apply_policy,
+    count_parts,
+    counts_table,
+    set_modes,
+)
 
 NECK_LEVELS = tuple(f"vision_encoder.neck.fpn_layers.{i}" for i in range(3))
 

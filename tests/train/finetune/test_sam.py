@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 from edgekd.cli.finetune import finetune as command
 from edgekd.errors import DataError, GateFailed, TrainingError
 from edgekd.models.tinysam import TinySam, load_tinysam, save_tinysam
-from edgekd.train.finetune.crops import CropRecipe
+from edgekd.train.finetune.averaged import Stage
+from edgekd.train.finetune.crops import CropRecipe, draw_crops
 from edgekd.train.finetune.freeze import apply_policy, set_modes
 from edgekd.train.finetune.job import FinetuneJob, parse_stages, run_job
-from edgekd.train.finetune.loop import FinetuneConfig, Stage, finetune, learning_rate_at
-from edgekd.train.finetune.prompts import PROMPT_KINDS, PromptKind
-from edgekd.train.finetune.retention import Retention, check_retention, compare
-from edgekd.train.finetune.sam import PromptBatch, TinySamData, TinySamTask, draw_crops
+from edgekd.train.finetune.loop import FinetuneConfig, finetune, learning_rate_at
+from edgekd.train.finetune.prompts import PROMPT_KINDS, PromptBatch, PromptKind
+from edgekd.train.finetune.quality import Retention, check_retention, compare
+from edgekd.train.finetune.sam import TinySamData, TinySamTask
 from edgekd.train.finetune.teacher import SamTeacher, TinySamTeacher, distillation_loss, load_teacher
 
 RECIPE = CropRecipe(side_px=64, frames_px=((128, 1.0),), max_objects=2)
@@ -151,9 +152,9 @@ def test_retention_compares_and_gates() -> None:
     assert compare([a], [b]) == Retention(0.5, None, None, 1)
     found = compare([a, a], [b, a], truths=[a, a])
     assert (found.agreement, found.miou_before, found.miou_after, found.kept) == (0.75, 1.0, 0.75, 0.75)
-    check_retention({"box": found}, stage=1, keep=0.75)
-    with pytest.raises(GateFailed, match="'box' keeps 75.0 %"):
-        check_retention({"box": found, "point": Retention(1.0, 0.5, 0.9, 1)}, stage=1)
+    check_retention({"box": found}, stage=1, keep=0.75, state=Path("r.pt"))
+    with pytest.raises(GateFailed, match="'box' keeps 75.0 %.*the weights are in r.pt"):
+        check_retention({"box": found, "point": Retention(1.0, 0.5, 0.9, 1)}, 1, 0.95, Path("r.pt"))
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:

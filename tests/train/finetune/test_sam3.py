@@ -10,9 +10,10 @@ from torch import nn
 
 from edgekd.losses.sam3 import ConceptTruth, match, sam3_loss
 from edgekd.models.spectral_adapter import fold_adapters
+from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.crops import CropRecipe
 from edgekd.train.finetune.freeze import apply_policy, set_modes
-from edgekd.train.finetune.loop import FinetuneConfig, Stage, finetune
+from edgekd.train.finetune.loop import FinetuneConfig, finetune
 from edgekd.train.finetune.sam3 import SAM3_PROMPTS, Sam3Data, Sam3Task
 
 pytest.importorskip("transformers")
@@ -33,7 +34,7 @@ def tokens(name: str) -> tuple[torch.Tensor, torch.Tensor]:
 def task(folder: Path) -> Sam3Task:
     pictures = scenes(folder, n=2, side=SIDE)
     recipe = CropRecipe(side_px=SIDE, frames_px=((SIDE, 1.0),))
-    return Sam3Task(tiny_sam3(), Sam3Data(pictures, pictures[:1], tokens, recipe))
+    return Sam3Task(tiny_sam3(), Sam3Data(pictures, pictures[:1], pictures[:1], tokens, recipe))
 
 
 def frozen_values(model: nn.Module, policy_task: Sam3Task) -> dict[str, torch.Tensor]:
