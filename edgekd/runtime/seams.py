@@ -1,7 +1,7 @@
 """Objects at the seams of tiles: what every tile found goes in, every object leaves once.
 
-Two boxes of different tiles are compared where both tiles look: the parts of the boxes within the overlap of the tiles
-must agree. A box that touches an inner edge of its tile is a piece. A whole object takes the pieces of itself in;
+Two objects of different tiles are compared where both tiles look: the parts of their boxes, or of their masks, within
+the overlap of the tiles must agree. A box that touches an inner edge of its tile is a piece. A whole object takes the pieces of itself in;
 pieces of an object that no tile sees whole become one box and one mask.
 """
 
@@ -122,6 +122,8 @@ class Seams:
         cut_a, cut_b = (np.array([found.cut for found in side]) for side in (a, b))
         agree = inter >= SAME_IOU * (area_a[:, None] + area_b[None] - inter)
         alike = class_a[:, None] == class_b[None]
+        for i, j in zip(*np.nonzero(~agree & alike & cut_a[:, None] & cut_b[None] & (inter > 0)), strict=True):
+            agree[i, j] = _masks_agree(common, a[i], b[j])
         takes_a = cut_a[:, None] & (agree | (alike & (inter >= COVERED * area_a[:, None])))
         takes_b = cut_b[None] & (agree | (alike & (inter >= COVERED * area_b[None])))
         same = agree & alike
@@ -239,6 +241,26 @@ def _visible_overlap(
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     inter = np.clip(sides, 0, None).prod(2)
     return inter, (a[:, 2:] - a[:, :2]).prod(1), (b[:, 2:] - b[:, :2]).prod(1)
+
+
+def _masks_agree(common: Window, a: _Found, b: _Found) -> bool:
+    """Whether two masks are the same where both tiles look; boxes of bent or slanting pieces say little."""
+    if a.crop is None or b.crop is None:
+        return False
+    first, second = _visible_mask(common, a), _visible_mask(common, b)
+    return bool((first & second).sum() >= SAME_IOU * max(1, int((first | second).sum())))
+
+
+def _visible_mask(common: Window, found: _Found) -> BoolArray:
+    left, top, right, bottom = common
+    mask = np.zeros((bottom - top, right - left), np.bool_)
+    x0, y0, x1, y1 = (int(value) for value in found.window)
+    rows = slice(max(y0, top), max(y0, top, min(y1, bottom)))
+    columns = slice(max(x0, left), max(x0, left, min(x1, right)))
+    if found.crop is not None:
+        part = found.crop[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
+        mask[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = part
+    return mask
 
 
 def _unite(pieces: list[_Found]) -> _Found:

@@ -1,0 +1,168 @@
+"""What every tile of a mosaic found, on the disk while the mosaic runs: an interrupted run goes on where it stopped.
+
+A journal is a text file of JSON lines. The first names what the run belongs to; each further one holds the objects of
+one tile, exact to the bit. A last line that was cut by the interrupt is ignored.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import InputError
+from edgekd.types import BoolArray, Detections, Masks
+
+FORMAT_VERSION = 1
+
+
+class Journal:
+    """The finished tiles of one run, by their index; only their places in the file are kept in memory.
+
+    Attributes:
+        n_kept: tiles found on the disk when the journal was opened.
+        started_over: a journal of other pictures or options was there and has been replaced.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        """Open `path`, or start it; `key` names the picture, the options and the bundle.
+
+        Raises:
+            InputError: the file cannot be read or written.
+        """
+        self.path = path
+        self._places: dict[int, int] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found = self._read(key) if path.is_file() else None
+            self.started_over = found is False
+            self._file: IO[bytes] = path.open("r+b" if found else "w+b")
+            if not found:
+                self._append({"format_version": FORMAT_VERSION, "key": key})
+            else:
+                self._file.seek(self._end)
+                self._file.truncate()  # what an interrupt left of a line
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be written ({error.strerror}); free space or give another folder"
+            ) from error
+        self.n_kept = len(self._places)
+
+    def __contains__(self, tile: int) -> bool:
+        return tile in self._places
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, tile: int, detections: Detections, masks: Masks | None) -> None:
+        """Write what a tile found; boxes and masks in pixels of the tile.
+
+        Raises:
+            InputError: the disk is full; the tiles before this one stay readable.
+        """
+        self._file.seek(0, 2)
+        place = self._file.tell()
+        try:
+            self._append({"tile": tile} | _encode(detections, masks))
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be written ({error.strerror}); free space and run the same command again, "
+                f"{len(self._places)} tiles are kept"
+            ) from error
+        self._places[tile] = place
+
+    def get(self, tile: int) -> tuple[Detections, Masks | None]:
+        """Return what a finished tile found."""
+        self._file.seek(self._places[tile])
+        return _decode(json.loads(self._file.readline()))
+
+    def close(self) -> None:
+        """Close the file and keep it."""
+        self._file.close()
+
+    def discard(self) -> None:
+        """Close the file and remove it: the run is complete and its results are written."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def _append(self, content: dict[str, Any]) -> None:
+        self._file.write(json.dumps(content, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+
+    def _read(self, key: str) -> bool:
+        """Find the whole lines of the file; False when it belongs to something else."""
+        with self.path.open("rb") as file:
+            place = 0
+            for number, line in enumerate(file):
+                content = _whole(line)
+                if number == 0 and (content is None or content.get("key") != key):
+                    return False
+                if content is None:
+                    break
+                if number:
+                    self._places[int(content["tile"])] = place
+                place += len(line)
+        self._end = place
+        return place > 0
+
+
+def _whole(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) and ("tile" in content or "key" in content) else None
+
+
+def _encode(detections: Detections, masks: Masks | None) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "xyxy": detections.xyxy.tolist(),
+        "confidence": detections.confidence.tolist(),
+        "class_id": detections.class_id.tolist(),
+    }
+    if masks is not None:
+        content |= {
+            "size_px": list(masks.size_px),
+            "windows": masks.windows.tolist(),
+            "predicted_iou": masks.iou_predictions.tolist(),
+            "crops": [_pack(crop) for crop in masks.crops],
+        }
+    return content
+
+
+def _decode(content: dict[str, Any]) -> tuple[Detections, Masks | None]:
+    detections = Detections(
+        np.array(content["xyxy"], np.float32).reshape(-1, 4),
+        np.array(content["confidence"], np.float32),
+        np.array(content["class_id"], np.int32),
+    )
+    if "windows" not in content:
+        return detections, None
+    windows = np.array(content["windows"], np.int32).reshape(-1, 4)
+    crops = [_unpack(text, window) for text, window in zip(content["crops"], windows, strict=True)]
+    height, width = content["size_px"]
+    return detections, Masks((height, width), windows, crops, np.array(content["predicted_iou"], np.float32))
+
+
+def _pack(crop: BoolArray) -> str:
+    return base64.b64encode(zlib.compress(np.packbits(crop).tobytes())).decode()
+
+
+def _unpack(text: str, window: NDArray[np.int32]) -> BoolArray:
+    left, top, right, bottom = (int(value) for value in window)
+    bits = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    size = (bottom - top) * (right - left)
+    return np.unpackbits(bits, count=size).astype(np.bool_).reshape(bottom - top, right - left)
