@@ -1,8 +1,8 @@
 """Objects at the seams of tiles: what every tile found goes in, every object leaves once.
 
 Two objects of different tiles are compared where both tiles look: the parts of their boxes, or of their masks, within
-the overlap of the tiles must agree. A box that touches an inner edge of its tile is a piece. A whole object takes the pieces of itself in;
-pieces of an object that no tile sees whole become one box and one mask.
+the overlap of the tiles must agree. A box that touches an inner edge of its tile is a piece. A whole object takes the
+pieces of itself in; pieces of an object that no tile sees whole become one box and one mask.
 """
 
 from __future__ import annotations
