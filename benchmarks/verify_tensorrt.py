@@ -33,7 +33,8 @@ from edgekd.deploy.tensorrt_build import PlanOptions, build_plan
 from edgekd.environment import describe_machine, device_slug
 from edgekd.errors import BundleError, EdgekdError
 from edgekd.measure.latency import distribution
-from edgekd.model_set import STAGE_NAMES, ModelSet, OnnxStage, read_model_set
+from edgekd.graphs import STAGES_OF_KIND
+from edgekd.model_set import ModelSet, OnnxStage, read_model_set
 from edgekd.runtime.cuda import open_cuda
 from edgekd.runtime.cuda_calls import CudaError
 from edgekd.runtime.engines import Array
@@ -69,7 +70,7 @@ def main() -> int:
         "settings": {"n_boxes": N_BOXES, "n_warm_up": N_WARM_UP, "n_runs": N_RUNS, "limits": LIMITS},
         "stages": [],
     }
-    for name in STAGE_NAMES:
+    for name in STAGES_OF_KIND["sam"]:
         stage = model_set.stages[name]
         for precision in ("int8",) if stage.quantized else ("fp32", "fp16"):
             row = {"stage": name, "precision": precision, "onnx_sha256": stage.sha256}

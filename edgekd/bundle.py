@@ -1,4 +1,4 @@
-"""The engine bundle: a folder with `manifest.json` and one plain engine file a stage; written once, then only read.
+"""The engine bundle: a folder with `manifest.json` and one plain engine file per stage; written once, then only read.
 
 Left of it Python builds, right of it Python and C read. A bundle that does not fit this machine is refused by its
 manifest alone, before an engine library is asked.
@@ -19,10 +19,20 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from edgekd.errors import BundleError, BundleMismatch
-from edgekd.graphs import STAGE_NAMES, StageName
-from edgekd.model_set import Pipeline, Source, TensorSpec, _Record, brief, sha256_of
+from edgekd.graphs import Kind, StageName
+from edgekd.model_set import (
+    Pipeline,
+    Source,
+    TensorSpec,
+    UnknownFormat,
+    _Record,
+    brief,
+    check_version,
+    kind_fault,
+    sha256_of,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 BackendName = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
@@ -74,10 +84,12 @@ class GateResult(_Record):
 class Manifest(_Record):
     """The content of `manifest.json`.
 
-    `box_buckets` are the numbers of boxes that the decoder was built for, ascending; empty means any number.
+    `box_buckets` are the numbers of boxes that the decoder, or the crop network, was built for, ascending; empty means
+    any number.
     """
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = Field(default=FORMAT_VERSION, ge=1)
+    kind: Kind = "sam"
     edgekd_version: str
     created: str
     backend: BackendName
@@ -110,13 +122,11 @@ def read_manifest(folder: Path) -> Manifest:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path} is not JSON ({error}); build the bundle again") from error
-    version = raw.get("format_version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise BundleError(
-            f"{folder} has bundle format {version}, this edgekd reads {FORMAT_VERSION}; update edgekd or build again"
-        )
     try:
+        check_version(raw, FORMAT_VERSION)
         manifest = Manifest.model_validate(raw)
+    except UnknownFormat as error:
+        raise BundleError(f"{folder} has {error}; update edgekd or build the bundle again") from error
     except ValidationError as error:
         raise BundleError(f"{path} does not describe a bundle ({brief(error)}); build it again") from error
     _check_names(folder, manifest)
@@ -124,9 +134,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
-    missing = [name for name in STAGE_NAMES if name not in manifest.stages]
-    if missing:
-        raise BundleError(f"{folder} has no stage {missing[0]}, expected {', '.join(STAGE_NAMES)}; build it again")
+    fault = kind_fault(manifest.kind, manifest.pipeline, manifest.stages)
+    if fault:
+        raise BundleError(f"{folder} {fault}; build it again")
     for stage in manifest.stages.values():
         for file in stage.files:
             if Path(file.name).name != file.name or file.name in ("", ".", ".."):

@@ -20,7 +20,6 @@ STAGES_OF_KIND: Mapping[Kind, tuple[StageName, ...]] = {
     "crop": ("detector", "segmenter"),
     "yolo-seg": ("detector",),
 }
-STAGE_NAMES = STAGES_OF_KIND["sam"]
 
 IMAGES = "images"
 """Detector: (n, 3, H, W) float32, RGB from 0 to 1."""

@@ -1,4 +1,4 @@
-"""The folder that `edgekd export` writes: three ONNX graphs and `models.json`, which says how to feed and read them.
+"""The folder that `edgekd export` writes: one ONNX graph per stage, and `models.json`: how to feed them.
 
 Export and calibrate write it; build reads it. It knows no framework: the pipeline it describes is copied into the
 bundle.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd.errors import ModelError
-from edgekd.graphs import STAGE_NAMES, StageName
+from edgekd.graphs import STAGES_OF_KIND, Kind, StageName
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Format 2 added `kind`; a description of format 1 has none and is read as the kind `sam`."""
+
 FILE_NAME = "models.json"
 
 
@@ -59,22 +61,49 @@ class ImageInput(_Record):
                 raise ValueError(f"the smaller size {width}x{height} exceeds {self.width_px}x{self.height_px}")
 
 
+class CropInput(_Record):
+    """How the surroundings of a box become the input of a crop network.
+
+    The window is the box scaled by `window_factor` about its centre; it is cut out of the picture, where it leaves the
+    picture filled with `pad` (RGB, 0..255), and resized to `side_px` x `side_px`. See `edgekd.runtime.crops`.
+    """
+
+    side_px: int = Field(ge=8, le=1024)
+    window_factor: float = Field(ge=1, le=4)
+    pad: tuple[float, float, float]
+
+
 class DetectorHead(_Record):
-    """How the detector's raw maps become boxes."""
+    """How the detector's raw maps become boxes.
+
+    `n_coefficients` is how many mask coefficients an anchor of a `yolo-seg` network carries; 0 for a plain detector.
+    """
 
     strides_px: tuple[int, ...]
     reg_max: int = Field(ge=1, le=64)
     end2end: bool
+    n_coefficients: int = Field(default=0, ge=0, le=256)
 
 
 class Pipeline(_Record):
-    """Everything the runtime must know beside the engines themselves."""
+    """Everything the runtime must know beside the engines themselves.
+
+    `encoder_input` and `prompt` describe the kind `sam`, `crop` the kind `crop`; they are None in the others.
+    """
 
     class_names: tuple[str, ...]
     head: DetectorHead
     detector_input: ImageInput
-    encoder_input: ImageInput
-    prompt: Literal["box", "box+centre"]
+    encoder_input: ImageInput | None = None
+    prompt: Literal["box", "box+centre"] | None = None
+    crop: CropInput | None = None
+
+    def picture_inputs(self) -> dict[StageName, ImageInput]:
+        """Return the input of every stage that sees the whole picture."""
+        inputs: dict[StageName, ImageInput] = {"detector": self.detector_input}
+        if self.encoder_input is not None:
+            inputs["encoder"] = self.encoder_input
+        return inputs
 
 
 class Source(_Record):
@@ -116,7 +145,8 @@ class OnnxStage(_Record):
 class ModelSet(_Record):
     """The content of `models.json`."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = Field(default=FORMAT_VERSION, ge=1)
+    kind: Kind = "sam"
     pipeline: Pipeline
     stages: dict[StageName, OnnxStage]
 
@@ -131,7 +161,7 @@ def sha256_of(path: Path) -> str:
 
 
 def read_model_set(folder: Path) -> ModelSet:
-    """Read and check `models.json` and the hashes of its three graphs.
+    """Read and check `models.json` and the hashes of its graphs.
 
     Raises:
         ModelError: the folder or a file is missing, the description does not fit, or a graph was changed since.
@@ -140,27 +170,64 @@ def read_model_set(folder: Path) -> ModelSet:
     if not path.is_file():
         raise ModelError(f"{folder} holds no {FILE_NAME}; write it with: edgekd export -o {folder}")
     try:
-        model_set = ModelSet.model_validate(json.loads(path.read_text()))
+        raw = json.loads(path.read_text())
+        check_version(raw, FORMAT_VERSION)
+        model_set = ModelSet.model_validate(raw)
+    except UnknownFormat as error:
+        raise ModelError(f"{path} has {error}; update edgekd or export again") from error
     except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(
             f"{path} is not a model set of format {FORMAT_VERSION} ({brief(error)}); export again"
         ) from error
-    if model_set.format_version != FORMAT_VERSION:
-        raise ModelError(
-            f"{path} has format {model_set.format_version}, this edgekd reads {FORMAT_VERSION}; export again"
-        )
-    for name in STAGE_NAMES:
-        _check_stage(folder, name, model_set)
+    fault = kind_fault(model_set.kind, model_set.pipeline, model_set.stages)
+    if fault:
+        raise ModelError(f"{path} {fault}; export again")
+    for stage in model_set.stages.values():
+        _check_stage(folder, stage)
     return model_set
 
 
-def _check_stage(folder: Path, name: StageName, model_set: ModelSet) -> None:
-    if name not in model_set.stages:
-        raise ModelError(f"{folder / FILE_NAME} has no stage {name}, expected {', '.join(STAGE_NAMES)}; export again")
-    stage = model_set.stages[name]
+class UnknownFormat(Exception):
+    """A description of a newer format, or of a kind that this edgekd does not know; the text says which."""
+
+
+def check_version(raw: Any, newest: int) -> None:
+    """Look at `format_version` and `kind` of a description before anything else of it is read.
+
+    Raises:
+        UnknownFormat: either is beyond this edgekd.
+    """
+    if not isinstance(raw, dict):
+        return
+    version, kind = raw.get("format_version"), raw.get("kind")
+    if isinstance(version, int) and version > newest:
+        raise UnknownFormat(f"format {version}, and this edgekd reads up to {newest}")
+    if isinstance(kind, str) and kind not in STAGES_OF_KIND:
+        raise UnknownFormat(f"the kind {kind[:40]!r}, and this edgekd knows {', '.join(STAGES_OF_KIND)}")
+
+
+def kind_fault(kind: Kind, pipeline: Pipeline, stages: Collection[StageName]) -> str:
+    """Say what a description lacks of its kind, or has beyond it; empty when it is whole."""
+    expected = STAGES_OF_KIND[kind]
+    missing = [name for name in expected if name not in stages]
+    if missing:
+        return f"has no stage {missing[0]}, expected {', '.join(expected)} for the kind {kind}"
+    beyond = [name for name in stages if name not in expected]
+    if beyond:
+        return f"has the stage {beyond[0]}, expected {', '.join(expected)} for the kind {kind}"
+    if (pipeline.encoder_input is not None) != (kind == "sam"):
+        return f"{'lacks' if kind == 'sam' else 'has'} pipeline.encoder_input, which is for the kind sam"
+    if (pipeline.crop is not None) != (kind == "crop"):
+        return f"{'lacks' if kind == 'crop' else 'has'} pipeline.crop, which is for the kind crop"
+    if (pipeline.head.n_coefficients > 0) != (kind == "yolo-seg"):
+        return f"has {pipeline.head.n_coefficients} in pipeline.head.n_coefficients, which is for the kind yolo-seg"
+    return ""
+
+
+def _check_stage(folder: Path, stage: OnnxStage) -> None:
     path = folder / stage.file
     if Path(stage.file).name != stage.file or not path.is_file():
-        raise ModelError(f"{folder} lacks the file {stage.file} of stage {name}; export again")
+        raise ModelError(f"{folder} lacks the file {stage.file}; export again")
     if sha256_of(path) != stage.sha256:
         raise ModelError(f"{path} is not the file that {FILE_NAME} describes (its sha256 differs); export again")
 

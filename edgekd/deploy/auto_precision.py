@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgekd.bundle import Precision
 from edgekd.deploy.openvino_build import read_network
-from edgekd.graphs import BOXES, IMAGE_EMBEDDINGS, LOW_RES_MASKS, StageName
+from edgekd.graphs import BOXES, IMAGE_EMBEDDINGS, LOW_RES_MASKS, MASK_LOGITS, StageName
 
 MAX_RELATIVE_ERROR = 0.05
 """Root mean square of the difference to fp32 over that of the fp32 output; bf16 keeps 8 bits, about 1 % per network."""
@@ -55,7 +55,7 @@ def choose_precision(name: StageName, path: Path, inputs: dict[str, tuple[int, .
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return Choice("fp32", "this CPU has no bf16 arithmetic")
     outputs, bf16_ms = _measure(core, model, "bf16", feeds)
-    close, words = _closeness(name, outputs, reference)
+    close, words = _closeness(outputs, reference)
     measured = f"bf16 {bf16_ms:.1f} ms against fp32 {fp32_ms:.1f} ms, {words}"
     if not close:
         return Choice("fp32", f"{measured}: too far from fp32")
@@ -84,13 +84,12 @@ def choose_with_int8(name: StageName, int8: Path, plain: Path, inputs: dict[str,
     return Choice("int8", measured)
 
 
-def _closeness(
-    name: StageName, outputs: dict[str, NDArray[np.float32]], reference: dict[str, NDArray[np.float32]]
-) -> tuple[bool, str]:
+def _closeness(outputs: dict[str, NDArray[np.float32]], reference: dict[str, NDArray[np.float32]]) -> tuple[bool, str]:
     """Whether the outputs may stand for the reference, and the measure of that in words."""
-    if name == "decoder":
+    logits = next((key for key in (LOW_RES_MASKS, MASK_LOGITS) if key in reference), None)
+    if logits:
         # Outside a box a logit is its distance in pixels, so that large values say nothing about masks.
-        iou = mask_iou(outputs[LOW_RES_MASKS], reference[LOW_RES_MASKS])
+        iou = mask_iou(outputs[logits], reference[logits])
         return iou >= MIN_MASK_IOU, f"mask IoU {iou:.4f}"
     error = max(relative_error(outputs[key], reference[key]) for key in reference)
     return error <= MAX_RELATIVE_ERROR, f"relative error {error:.4f}"
@@ -111,7 +110,7 @@ def relative_error(value: NDArray[np.float32], reference: NDArray[np.float32]) -
 
 
 def _measure(
-    core: Any, model: Any, precision: Precision, feeds: dict[str, NDArray[np.float32]]
+    core: Any, model: Any, precision: Precision, feeds: dict[str, NDArray[Any]]
 ) -> tuple[dict[str, NDArray[np.float32]], float]:
     """Outputs and the fastest of a few runs, in milliseconds."""
     config = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
@@ -127,7 +126,7 @@ def _measure(
     return outputs, min(times)
 
 
-def _typical_feeds(name: StageName, inputs: dict[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
+def _typical_feeds(name: StageName, inputs: dict[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
     """Inputs with the statistics of real ones: smooth pictures, unit-variance embeddings, boxes inside the frame."""
     generator = np.random.default_rng(0)
     if name == "decoder":
@@ -136,6 +135,10 @@ def _typical_feeds(name: StageName, inputs: dict[str, tuple[int, ...]]) -> dict[
         boxes = np.concatenate([corner, corner + 4 * min(shape[2:])], 1).astype(np.float32)
         return {IMAGE_EMBEDDINGS: generator.standard_normal(shape, np.float32), BOXES: boxes}
     key, shape = next(iter(inputs.items()))
+    if name == "segmenter":
+        side = shape[1]
+        low = generator.integers(0, 256, (8, -(-side // 8), -(-side // 8), 3), np.uint8)
+        return {key: np.ascontiguousarray(low.repeat(8, 1).repeat(8, 2)[:, :side, :side])}
     coarse = generator.random((1, 3, shape[2] // 32, shape[3] // 32), np.float32)
     noise = generator.random(shape, np.float32)
     picture = np.asarray(coarse.repeat(32, 2).repeat(32, 3) * 0.7 + noise * 0.3, np.float32)

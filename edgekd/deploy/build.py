@@ -1,6 +1,6 @@
-"""A model set becomes a bundle: one engine a stage, a manifest, written in one step.
+"""A model set becomes a bundle: one engine per stage, a manifest, written in one step.
 
-read the set -> decide sizes -> build three engines in a temporary folder -> manifest -> rename
+read the set -> decide sizes -> build the engines in a temporary folder -> manifest -> rename
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edgekd.deploy.device_packages import require_device_packages
 from edgekd.deploy.input_sizes import Shapes, named_shape, opened, shapes_of, sized
 from edgekd.deploy.openvino_build import write_network
 from edgekd.errors import BuildError
-from edgekd.graphs import STAGE_NAMES, StageName, is_input_size
+from edgekd.graphs import STAGES_OF_KIND, Kind, StageName, is_input_size
 from edgekd.model_set import ModelSet, Pipeline, read_model_set
 from edgekd.runtime.cuda import n_multiprocessors
 
@@ -82,7 +82,7 @@ class BuildOptions:
 def build_bundle(
     models: Path, destination: Path, options: BuildOptions, report: Report = lambda line: None
 ) -> Manifest:
-    """Build the three engines of a model set.
+    """Build the engines of a model set.
 
     Args:
         models: what `edgekd export` or `edgekd calibrate` wrote.
@@ -106,13 +106,13 @@ def build_bundle(
     try:
         with atomic_folder(destination) as folder:
             stages, notes = {}, []
-            for name in STAGE_NAMES:
+            for name in STAGES_OF_KIND[model_set.kind]:
                 report(f"building {name}")
                 stage, note = _build_stage(name, models, folder, model_set, shapes, options)
                 stages[name] = stage
                 notes.append(note)
                 report(note)
-            manifest = _manifest(pipeline, stages, options, tuple(notes))
+            manifest = _manifest(model_set.kind, pipeline, stages, options, tuple(notes))
             write_manifest(folder, manifest)
     except OSError as error:
         raise BuildError(f"{destination} cannot be written ({error.strerror}); give another -o") from error
@@ -133,6 +133,11 @@ def _check_options(options: BuildOptions, model_set: ModelSet) -> None:
         raise BuildError(
             f"box buckets are {options.box_buckets}, expected ascending numbers such as 1,4,8; give --buckets"
         )
+    if options.encoder_px and model_set.pipeline.encoder_input is None:
+        raise BuildError(
+            f"a segmenter size was given for models of the kind {model_set.kind}, whose masks have the size that they "
+            "were exported with; build without it"
+        )
     _check_calibration(options, model_set)
     for size in (options.detector_px, options.encoder_px):
         if size and not is_input_size(size):
@@ -143,11 +148,8 @@ def _check_options(options: BuildOptions, model_set: ModelSet) -> None:
 
 def _check_calibration(options: BuildOptions, model_set: ModelSet) -> None:
     """Ranges hold for one size, and Q/DQ pairs for one kind of engine library."""
-    pipeline = model_set.pipeline
-    wanted = {
-        "detector": (options.detector_px, pipeline.detector_input),
-        "encoder": (options.encoder_px, pipeline.encoder_input),
-    }
+    wanted = {"detector": options.detector_px, "encoder": options.encoder_px}
+    specs = model_set.pipeline.picture_inputs()
     for name, stage in model_set.stages.items():
         if not stage.quantized:
             continue
@@ -158,8 +160,8 @@ def _check_calibration(options: BuildOptions, model_set: ModelSet) -> None:
                 f"the {name} was calibrated for {target or 'an unknown target'} and {options.backend} was asked for; "
                 f"calibrate with --target {'tensorrt' if on_gpu else 'cpu'}"
             )
-        size, spec = wanted[name]
-        if size and size != (spec.height_px, spec.width_px):
+        size, spec = wanted.get(name), specs.get(name)
+        if size and spec and size != (spec.height_px, spec.width_px):
             raise BuildError(
                 f"the {name} was calibrated at {spec.width_px}x{spec.height_px} and {size[1]}x{size[0]} was asked for; "
                 "export with that size and calibrate again"
@@ -281,7 +283,11 @@ def _build_tensorrt(
 
 
 def _manifest(
-    pipeline: Pipeline, stages: dict[StageName, EngineStage], options: BuildOptions, notes: tuple[str, ...]
+    kind: Kind,
+    pipeline: Pipeline,
+    stages: dict[StageName, EngineStage],
+    options: BuildOptions,
+    notes: tuple[str, ...],
 ) -> Manifest:
     on_gpu = options.backend.startswith("tensorrt")
     buckets = options.box_buckets or (DEFAULT_BUCKETS if on_gpu else ())
@@ -297,6 +303,7 @@ def _manifest(
             # TensorRT-RTX chooses kernels where the plan runs, so its plans fit every board of a compute capability.
             n_multiprocessors=n_multiprocessors() if options.backend == "tensorrt" else None,
         ),
+        kind=kind,
         pipeline=pipeline,
         max_boxes=options.max_boxes,
         box_buckets=buckets,

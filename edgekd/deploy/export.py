@@ -23,7 +23,7 @@ from torch.export import Dim
 from edgekd.bundle import atomic_folder
 from edgekd.deploy.onnx_edit import half_storage, no_forbidden_operators
 from edgekd.errors import ModelError
-from edgekd.graphs import STAGE_NAMES, StageName, is_input_size
+from edgekd.graphs import StageName, is_input_size
 from edgekd.model_set import (
     FILE_NAME,
     DetectorHead,
@@ -99,7 +99,7 @@ def export_models(
     with atomic_folder(destination) as folder:
         stages = {
             name: export_graph(graphs[name], folder / f"{name}.onnx", source_of(name, sources), options.half_storage)
-            for name in STAGE_NAMES
+            for name in graphs
         }
         model_set = ModelSet(pipeline=_pipeline(detector, options), stages=stages)
         (folder / FILE_NAME).write_text(model_set.model_dump_json(indent=2) + "\n")

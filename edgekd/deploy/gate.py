@@ -167,8 +167,7 @@ class _Search:
         return tries[first_passing(len(blocks), passes) or len(blocks)]
 
     def _feeds(self, stage: StageName) -> list[Feeds]:
-        pipeline = self._model_set.pipeline
-        spec = pipeline.detector_input if stage == "detector" else pipeline.encoder_input
+        spec = self._model_set.pipeline.picture_inputs()[stage]
         paths = self._wanted.sample.pictures[:_RANKING_PICTURES]
         return [{INPUT_NAMES[stage]: preprocess(read_picture(path), spec)[0]} for path in paths]
 

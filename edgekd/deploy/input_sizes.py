@@ -7,10 +7,12 @@ wide and tall ones; the runtime feeds the smallest that holds the picture at the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgekd.graphs import (
     BOXES,
+    CROPS,
     EMBEDDING_CHANNELS,
     EMBEDDING_STRIDE_PX,
     IMAGE,
@@ -53,9 +55,12 @@ def sized(model_set: ModelSet, detector_px: Size | None, encoder_px: Size | None
         one_size: leave no smaller sizes.
     """
     pipeline, stages = model_set.pipeline, model_set.stages
-    detector = _with_size(pipeline.detector_input, detector_px, one_size or _is_fixed(stages["detector"]))
-    encoder = _with_size(pipeline.encoder_input, encoder_px, one_size or _is_fixed(stages["encoder"]))
-    return pipeline.model_copy(update={"detector_input": detector, "encoder_input": encoder})
+    wanted = {"detector": detector_px, "encoder": encoder_px}
+    update = {
+        f"{name}_input": _with_size(spec, wanted[name], one_size or _is_fixed(stages[name]))
+        for name, spec in pipeline.picture_inputs().items()
+    }
+    return pipeline.model_copy(update=update)
 
 
 def _is_fixed(stage: OnnxStage) -> bool:
@@ -82,19 +87,22 @@ def smaller_sizes(height_px: int, width_px: int) -> tuple[Size, ...]:
 
 def shapes_of(pipeline: Pipeline) -> Shapes:
     """Return the shapes of every stage's inputs."""
-    specs = pipeline.detector_input, pipeline.encoder_input
-    full = [(spec.height_px, spec.width_px) for spec in specs]
-    built = [(-1, -1) if spec.smaller_sizes_px else size for spec, size in zip(specs, full, strict=True)]
-    return Shapes(_shapes_at(*full), _shapes_at(*built))
+    specs = pipeline.picture_inputs()
+    full = {name: (spec.height_px, spec.width_px) for name, spec in specs.items()}
+    built = {name: (-1, -1) if spec.smaller_sizes_px else full[name] for name, spec in specs.items()}
+    side_px = pipeline.crop.side_px if pipeline.crop else None
+    return Shapes(_shapes_at(full, side_px), _shapes_at(built, side_px))
 
 
-def _shapes_at(detector_px: Size, encoder_px: Size) -> StageShapes:
-    rows, columns = (side if side < 0 else side // EMBEDDING_STRIDE_PX for side in encoder_px)
-    return {
-        "detector": {IMAGES: (1, 3, *detector_px)},
-        "encoder": {IMAGE: (1, 3, *encoder_px)},
-        "decoder": {IMAGE_EMBEDDINGS: (1, EMBEDDING_CHANNELS, rows, columns), BOXES: (-1, 4)},
-    }
+def _shapes_at(sizes: Mapping[StageName, Size], crop_side_px: int | None) -> StageShapes:
+    shapes: StageShapes = {"detector": {IMAGES: (1, 3, *sizes["detector"])}}
+    if "encoder" in sizes:
+        rows, columns = (side if side < 0 else side // EMBEDDING_STRIDE_PX for side in sizes["encoder"])
+        shapes["encoder"] = {IMAGE: (1, 3, *sizes["encoder"])}
+        shapes["decoder"] = {IMAGE_EMBEDDINGS: (1, EMBEDDING_CHANNELS, rows, columns), BOXES: (-1, 4)}
+    if crop_side_px:
+        shapes["segmenter"] = {CROPS: (-1, crop_side_px, crop_side_px, 3)}
+    return shapes
 
 
 def opened(shape: tuple[int, ...]) -> tuple[int | str, ...]:

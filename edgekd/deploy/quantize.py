@@ -83,10 +83,7 @@ def calibrate_models(
     model_set = read_model_set(models)
     _check_float(models, model_set, options.stages)
     recipes = recipes_for(options.target, options.recipes)
-    inputs: dict[StageName, ImageInput] = {
-        "detector": model_set.pipeline.detector_input,
-        "encoder": model_set.pipeline.encoder_input,
-    }
+    inputs = model_set.pipeline.picture_inputs()
     preprocessing = {stage: inputs[stage] for stage in options.stages}
     pictures = _pictures(images, options, preprocessing)
     stages = dict(model_set.stages)

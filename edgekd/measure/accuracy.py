@@ -21,7 +21,7 @@ from edgekd.errors import DataError
 from edgekd.measure import coco_metrics as coco
 from edgekd.measure.coco_metrics import Json
 from edgekd.model_set import sha256_of
-from edgekd.runtime.chain import Chain
+from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
 from edgekd.runtime.sources import read_picture
 from edgekd.types import Detections, Float32Array, Int32Array, UInt8Array
@@ -190,12 +190,15 @@ class _Evaluation:
         pixels = _read_checked(picture)
         found = Detections.from_boxes(np.zeros((0, 4), np.float32))
         f1 = miou = None
-        if self._options.detector:
+        if self._with_masks and not self._chain.segmenter.takes_boxes:
+            found = self._own_masks(image_id, pixels)
+        elif self._options.detector:
             wanted = DetectOptions(confidence=self._options.confidence, multi_label=True)
             found = self._chain.detect(pixels, wanted)[: coco.MAX_BOXES]
+        if self._options.detector:
             f1 = _box_f1(found, picture, self._class_of, self._options.shown_confidence)
             self._boxes += _box_results(image_id, found)
-        if self._with_masks:
+        if self._with_masks and self._chain.segmenter.takes_boxes:
             miou = self._segment(image_id, pixels, picture, found)
         self.scores.append(PictureScore(name=picture.path.name, n_objects=len(picture), box_f1=f1, miou=miou))
 
@@ -207,14 +210,26 @@ class _Evaluation:
         if not len(boxes):
             return None
         masks = coco.encode_masks(self._chain(pixels, boxes=boxes).masks)
-        for result, mask in zip(_box_results(image_id, kept), masks, strict=False):
-            del result["bbox"]
-            self._masks.append({**result, "segmentation": mask})
+        self._add_masks(image_id, kept, masks)
         truth = coco.encode_labels(picture)
         ious = coco.mask_ious(masks[len(kept) :], [truth[row] for row in rows])
         self._ious.append(ious)
         self._areas.append(picture.area_px[rows])
         return float(ious.mean()) if len(ious) else None
+
+    def _own_masks(self, image_id: int, pixels: UInt8Array) -> Detections:
+        """Run a chain that segments only what it finds; masks of boxes under `mask_confidence` do not count."""
+        wanted = DetectOptions(confidence=self._options.confidence, multi_label=True, max_boxes=coco.MAX_BOXES)
+        result = self._chain(pixels, ChainOptions(detect=wanted))
+        kept = result.detections[result.detections.confidence >= self._options.mask_confidence]
+        self._add_masks(image_id, kept, coco.encode_masks(result.masks))
+        return result.detections
+
+    def _add_masks(self, image_id: int, kept: Detections, masks: Sequence[Json]) -> None:
+        """Take the first masks as those of the boxes that were kept, which are the most confident."""
+        for result, mask in zip(_box_results(image_id, kept), masks, strict=False):
+            del result["bbox"]
+            self._masks.append({**result, "segmentation": mask})
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Return every metric over the pictures so far."""

@@ -171,26 +171,29 @@ def _append(samples: dict[str, list[float]], times_ms: Mapping[str, float]) -> N
         samples.setdefault(name, []).append(value)
 
 
-def _per_box_ms(chain: Chain, picture: UInt8Array) -> float:
-    """What one more box costs: the slope between 1 and 8 boxes, fastest of three runs each."""
+def _per_box_ms(chain: Chain, picture: UInt8Array) -> float | None:
+    """What one more box costs: the slope between 1 and 8 boxes, fastest of three runs each.
+
+    None for a segmenter that takes no boxes from outside, whose number cannot be chosen.
+    """
+    if not chain.segmenter.takes_boxes:
+        return None
 
     def fastest(n: int) -> float:
         boxes: Float32Array = np.tile(
             np.array([[0, 0, picture.shape[1] / 2, picture.shape[0] / 2]], np.float32), (n, 1)
         )
         times = [chain(picture, boxes=boxes).times_ms for _ in range(3)]
-        return min(t["decoder"] + t["mask_postprocess"] for t in times)
+        return min(sum(t[name] for name in chain.segmenter.laps_per_box) for t in times)
 
     return (fastest(8) - fastest(1)) / 7
 
 
 def _input_px(chain: Chain, pictures: Sequence[UInt8Array]) -> dict[str, tuple[tuple[int, int], ...]]:
     """The (width, height) at which the pictures were fed, each once."""
-    pipeline = chain.manifest.pipeline
-    specs = {"detector": pipeline.detector_input, "encoder": pipeline.encoder_input}
     return {
         name: tuple(sorted({place(picture.shape[:2], spec).input_px[::-1] for picture in pictures}))
-        for name, spec in specs.items()
+        for name, spec in chain.manifest.pipeline.picture_inputs().items()
     }
 
 
@@ -205,5 +208,5 @@ def _warnings(stages: Mapping[str, Distribution], n_boxes: Sequence[int], runs: 
     if runs < 100:
         found.append(f"p99 rests on {runs} runs; raise --min-runs to 100 or more to trust it")
     if not any(n_boxes):
-        found.append("no box was found, so encoder and decoder never ran; lower --confidence or give other pictures")
+        found.append("no box was found, so the segmenter never ran; lower --confidence or give other pictures")
     return tuple(found)

@@ -1,14 +1,14 @@
 """The chain: a picture in, boxes and masks out, with the milliseconds of every stage.
 
-picture -> detector -> boxes -+-> decoder -> masks
-        -> encoder -> embeddings -'
+picture -> detector -> boxes -> segmenter of the bundle's kind -> masks
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -16,13 +16,19 @@ import numpy as np
 
 from edgekd.bundle import Manifest, check_files, read_manifest
 from edgekd.errors import InputError
-from edgekd.graphs import StageName
-from edgekd.runtime.detect import DetectOptions, detect
+from edgekd.graphs import IMAGES, StageName
+from edgekd.runtime.detect import DetectOptions, Found, detect
 from edgekd.runtime.engines import Engine, open_engine
 from edgekd.runtime.preprocess import check_picture, preprocess
-from edgekd.runtime.segment import MaskOptions, decode_masks, empty_masks, masks_from_logits
+from edgekd.runtime.segment import MaskOptions, empty_masks
+from edgekd.runtime.segmenters import Segmenter, open_segmenter
+from edgekd.runtime.segmenters.sam import SamSegmenter
+from edgekd.runtime.stopwatch import Stopwatch
 from edgekd.runtime.target import check_machine
 from edgekd.types import ChainResult, Detections, Float32Array, Masks, UInt8Array
+
+MAX_GIVEN_BOXES = 4096
+"""As many as the C library takes in one run."""
 
 
 @dataclass(frozen=True)
@@ -31,23 +37,6 @@ class ChainOptions:
 
     detect: DetectOptions = field(default_factory=DetectOptions)
     mask: MaskOptions = field(default_factory=MaskOptions)
-
-
-class _Stopwatch:
-    """Milliseconds between laps, by name, in order."""
-
-    def __init__(self) -> None:
-        self.times_ms: dict[str, float] = {}
-        self._start = self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.times_ms[name] = (now - self._last) * 1e3
-        self._last = now
-
-    def stop(self) -> Mapping[str, float]:
-        self.times_ms["total"] = (time.perf_counter() - self._start) * 1e3
-        return self.times_ms
 
 
 class Chain:
@@ -59,6 +48,13 @@ class Chain:
     def __init__(self, manifest: Manifest, engines: Mapping[StageName, Engine]) -> None:
         self.manifest = manifest
         self._engines = dict(engines)
+        self._segmenter = open_segmenter(manifest, self._engines)
+        self._in_use = threading.Lock()
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The part that makes masks: what it can take, and which of its steps cost time per box."""
+        return self._segmenter
 
     @classmethod
     def open(cls, folder: str | Path, n_threads: int | None = None) -> Chain:
@@ -84,13 +80,15 @@ class Chain:
 
     def clone(self) -> Chain:
         """Return a chain that shares the weights with this one, for another thread."""
+        self._check_open()
         return Chain(self.manifest, {name: engine.clone() for name, engine in self._engines.items()})
 
     def close(self) -> None:
-        """Give the engines' memory back; a closed chain must not be called."""
-        for engine in self._engines.values():
-            engine.close()
-        self._engines.clear()
+        """Give the engines' memory back; a closed chain refuses to be called."""
+        with self._in_use:
+            for engine in self._engines.values():
+                engine.close()
+            self._engines.clear()
 
     def __enter__(self) -> Chain:
         return self
@@ -108,59 +106,115 @@ class Chain:
         Args:
             picture: (H, W, 3) uint8 BGR, as OpenCV and `edgekd.read_picture` give it.
             options: thresholds; the defaults when None.
-            boxes: (n, 4) xyxy in picture pixels to segment instead of the detector's.
+            boxes: (n, 4) xyxy in picture pixels to segment instead of the detector's, at most 4,096; they are clipped
+                to the picture, as the detector's are, and each must overlap it.
 
         Raises:
-            InputError: the picture or the boxes have another form.
+            InputError: the picture or the boxes have another form, the bundle's kind takes no boxes, or the chain is
+                closed or at work in another thread.
         """
         check_picture(picture)
         options = options or ChainOptions()
-        watch = _Stopwatch()
-        detections = self._given(boxes) if boxes is not None else self._detect(picture, options.detect, watch)
-        masks = self._segment(picture, detections, options.mask, watch)
-        return ChainResult(detections, masks, self.manifest.pipeline.class_names, watch.stop())
+        with self._alone():
+            watch = Stopwatch()
+            found = self._given(boxes, picture) if boxes is not None else self._detect(picture, options.detect, watch)
+            masks = self._segment(picture, found, options.mask, watch)
+            return ChainResult(found.detections, masks, self.manifest.pipeline.class_names, watch.stop())
 
     def detect(self, picture: UInt8Array, options: DetectOptions | None = None) -> Detections:
         """Run the detector alone; arguments and errors as for a call."""
         check_picture(picture)
-        return self._detect(picture, options or DetectOptions(), _Stopwatch())
+        with self._alone():
+            return self._detect(picture, options or DetectOptions(), Stopwatch()).detections
 
     def embed(self, picture: UInt8Array) -> Float32Array:
-        """Return the image embeddings (1, 256, h, w) of a picture, as an array of the caller's own."""
-        blob, _ = preprocess(picture, self.manifest.pipeline.encoder_input)
-        return np.array(self._engines["encoder"].infer({"image": blob})["image_embeddings"], np.float32)
+        """Return the image embeddings (1, 256, h, w) float32 of a picture, in memory of their own.
+
+        Raises:
+            InputError: the bundle is of another kind than `sam`, or as for a call.
+        """
+        check_picture(picture)
+        with self._alone():
+            if not isinstance(self._segmenter, SamSegmenter):
+                raise InputError(
+                    f"a bundle of the kind {self.manifest.kind} has no image embeddings, expected one of the kind sam"
+                )
+            return self._segmenter.embed(picture)
 
     def engine_times_ms(self) -> dict[str, Mapping[str, float]]:
         """Return what each engine says of its last run: `h2d`, `gpu_compute`, `d2h` on a GPU, `compute` on a CPU."""
         return {name: engine.times_ms for name, engine in self._engines.items() if engine.times_ms}
 
-    def _given(self, boxes: Float32Array) -> Detections:
-        array = np.asarray(boxes, np.float32)
-        if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
-            raise InputError(f"boxes has shape {array.shape}, expected (n, 4) finite numbers: left, top, right, bottom")
-        return Detections.from_boxes(array)
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a call on a closed chain, and one while another thread is inside."""
+        if not self._in_use.acquire(blocking=False):
+            raise InputError("the chain is at work in another thread, expected one thread; give each its own clone()")
+        try:
+            self._check_open()
+            yield
+        finally:
+            self._in_use.release()
 
-    def _detect(self, picture: UInt8Array, options: DetectOptions, watch: _Stopwatch) -> Detections:
+    def _check_open(self) -> None:
+        if not self._engines:
+            raise InputError("the chain is closed, expected an open one; open the bundle again with edgekd.load")
+
+    def _given(self, boxes: Float32Array, picture: UInt8Array) -> Found:
+        if not self._segmenter.takes_boxes:
+            raise InputError(
+                f"boxes were given to a bundle of the kind {self.manifest.kind}, which masks what its own detector finds; "
+                "expected no boxes, or a bundle of the kind sam or crop"
+            )
+        return Found(Detections.from_boxes(clipped_boxes(boxes, picture.shape[:2])))
+
+    def _detect(self, picture: UInt8Array, options: DetectOptions, watch: Stopwatch) -> Found:
         pipeline = self.manifest.pipeline
         blob, placement = preprocess(picture, pipeline.detector_input)
         watch.lap("detector_preprocess")
-        outputs = self._engines["detector"].infer({"images": blob})
+        outputs = self._engines["detector"].infer({IMAGES: blob})
         watch.lap("detector")
-        found = detect(outputs, pipeline.head, placement, options)
-        found = found[: self.manifest.max_boxes]
+        most = min(options.max_boxes, self.manifest.max_boxes)
+        found = detect(outputs, pipeline.head, placement, replace(options, max_boxes=most))
         watch.lap("detector_postprocess")
         return found
 
-    def _segment(self, picture: UInt8Array, found: Detections, options: MaskOptions, watch: _Stopwatch) -> Masks:
-        if not len(found):
+    def _segment(self, picture: UInt8Array, found: Found, options: MaskOptions, watch: Stopwatch) -> Masks:
+        if not len(found.detections):
             return empty_masks(picture.shape[:2])
-        blob, placement = preprocess(picture, self.manifest.pipeline.encoder_input)
-        watch.lap("encoder_preprocess")
-        embeddings = self._engines["encoder"].infer({"image": blob})["image_embeddings"]
-        watch.lap("encoder")
-        prompts = placement.to_input(found.xyxy)
-        low_res, iou = decode_masks(self._engines["decoder"], embeddings, prompts, self.manifest.box_buckets)
-        watch.lap("decoder")
-        masks = masks_from_logits(low_res, iou, placement, options)
-        watch.lap("mask_postprocess")
-        return masks
+        return self._segmenter(picture, found, options, watch)
+
+
+def clipped_boxes(boxes: Float32Array, picture_px: tuple[int, int]) -> Float32Array:
+    """Check boxes that a user gave, and clip them to a picture of (height, width).
+
+    Raises:
+        InputError: not (n, 4) finite numbers, more than `MAX_GIVEN_BOXES`, an inverted box, or one that lies outside.
+    """
+    array = np.asarray(boxes, np.float32)
+    if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
+        raise InputError(f"boxes has shape {array.shape}, expected (n, 4) finite numbers: left, top, right, bottom")
+    if len(array) > MAX_GIVEN_BOXES:
+        raise InputError(f"boxes has {len(array)} rows, expected at most {MAX_GIVEN_BOXES} per call")
+    height, width = picture_px
+    left, top, right, bottom = array.T
+    for words, wrong in (
+        ("is inverted, expected left <= right and top <= bottom", (right < left) | (bottom < top)),
+        (
+            f"lies outside the picture of {width}x{height} px, expected one that overlaps it",
+            (left >= width) | (top >= height) | (right <= 0) | (bottom <= 0),
+        ),
+    ):
+        if wrong.any():
+            row = int(wrong.argmax())
+            numbers = ", ".join(f"{value:g}" for value in array[row])
+            raise InputError(f"box {row} of boxes ({numbers}) {words}")
+    return np.asarray(np.clip(array, 0, np.array([width, height] * 2, np.float32)), np.float32)
+
+
+def _compute_capability(manifest: Manifest) -> str | None:
+    if manifest.target.compute_capability is None:
+        return None
+    from edgekd.runtime.cuda import compute_capability
+
+    return compute_capability()

@@ -6,7 +6,8 @@ Legend: A anchors of P3, P4, P5 one after another, row by row; n boxes kept.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import cv2
@@ -55,6 +56,23 @@ class DetectOptions:
             raise InputError(f"max_boxes is {self.max_boxes}, expected at least 1; try --max-boxes 300")
 
 
+@dataclass(frozen=True)
+class Found:
+    """Boxes in picture pixels and, where the detector found them, what it said of each; given boxes have no more.
+
+    Attributes:
+        detections: the boxes.
+        anchor: (n,) index of the anchor that gave each box.
+        outputs: all outputs of the detector, valid until it runs again.
+        placement: of the picture in the detector's input.
+    """
+
+    detections: Detections
+    anchor: NDArray[np.intp] | None = None
+    outputs: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    placement: Placement | None = None
+
+
 @lru_cache(maxsize=8)
 def anchors(height_px: int, width_px: int, strides_px: tuple[int, ...]) -> tuple[Float32Array, Float32Array]:
     """Return the cell centres (A, 2), x then y, in cells, and the stride of each anchor (A,), in input pixels."""
@@ -89,7 +107,7 @@ def decode(
     head: DetectorHead,
     input_px: tuple[int, int],
     options: DetectOptions,
-) -> Detections:
+) -> tuple[Detections, NDArray[np.intp]]:
     """Turn raw head maps into boxes in input pixels, before suppression, most confident first.
 
     Args:
@@ -98,6 +116,9 @@ def decode(
         head: strides and bins.
         input_px: (height, width) of the network's input.
         options: threshold and labels per anchor.
+
+    Returns:
+        The boxes, and the anchor that gave each of them.
     """
     threshold = math.log(options.confidence / (1 - options.confidence))
     if options.multi_label:
@@ -115,25 +136,27 @@ def decode(
     centre = centres[index]
     xyxy = np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], 1) * strides[index, None]
     confidence = 1 / (1 + np.exp(-logit.astype(np.float32)))
-    return Detections(xyxy.astype(np.float32), confidence.astype(np.float32), class_id.astype(np.int32))
+    found = Detections(xyxy.astype(np.float32), confidence.astype(np.float32), class_id.astype(np.int32))
+    return found, index
 
 
-def suppress(found: Detections, options: DetectOptions, end2end: bool) -> Detections:
-    """Keep the most confident of the boxes of one class that overlap, and at most `max_boxes`."""
+def suppress(found: Detections, options: DetectOptions, end2end: bool) -> NDArray[np.intp]:
+    """Return the rows of the most confident of the boxes of one class that overlap, at most `max_boxes`."""
+    rows = np.arange(len(found))
     if not end2end and len(found):
         corner, size = found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]
         boxes = np.concatenate([corner, size], 1).astype(np.float64)
         kept = cv2.dnn.NMSBoxesBatched(boxes, found.confidence, found.class_id, 0.0, options.iou)  # type: ignore[arg-type]
-        found = found[np.sort(np.asarray(kept, np.intp).ravel())]
-    return found[: options.max_boxes]
+        rows = np.sort(np.asarray(kept, np.intp).ravel())
+    return rows[: options.max_boxes]
 
 
 def detect(
-    outputs: dict[str, NDArray[np.generic]],
+    outputs: Mapping[str, NDArray[np.generic]],
     head: DetectorHead,
     placement: Placement,
     options: DetectOptions,
-) -> Detections:
+) -> Found:
     """Turn one picture's detector outputs into boxes in picture pixels.
 
     Args:
@@ -144,5 +167,7 @@ def detect(
     """
     box_logits = outputs["box_logits"][0].astype(np.float32, copy=False)
     class_logits = outputs["class_logits"][0].astype(np.float32, copy=False)
-    found = suppress(decode(box_logits, class_logits, head, placement.input_px, options), options, head.end2end)
-    return Detections(placement.to_picture(found.xyxy), found.confidence, found.class_id)
+    found, anchor = decode(box_logits, class_logits, head, placement.input_px, options)
+    rows = suppress(found, options, head.end2end)
+    kept = Detections(placement.to_picture(found.xyxy[rows]), found.confidence[rows], found.class_id[rows])
+    return Found(kept, anchor[rows], outputs, placement)

@@ -1,6 +1,6 @@
-"""Boxes and image embeddings become masks: box chunks through the decoder, then each mask at picture resolution.
+"""Logits become masks: box chunks through a decoder, then each grid of logits at the resolution of the picture.
 
-Legend: n boxes; h x w low-resolution mask grid, one cell is 4 x 4 input pixels.
+Legend: n boxes; h x w grid of logits, which covers a part of the picture that a `Lattice` describes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.errors import InputError
 from edgekd.runtime.cleanup import remove_small_regions
@@ -17,8 +18,24 @@ from edgekd.runtime.preprocess import Placement
 from edgekd.types import BoolArray, Float32Array, Int32Array, Masks
 
 CELL_PX = 4
+"""Input pixels per cell of a decoder's masks and of a detector's prototypes."""
+
 # Cost grows linearly with boxes, so a chunk only bounds memory.
 CHUNK_BOXES = 16
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Where the cells of a grid lie: cell = ((pixel + 0.5) * scale + offset) / size - 0.5, x and y of each pair.
+
+    `limits` is the part of the picture that a mask may cover: left, top, right, bottom in pixels, whole numbers within
+    the picture, right and bottom exclusive. Pixels beyond the outermost cell centres take the outermost cells.
+    """
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+    size: tuple[float, float]
+    limits: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -94,16 +111,43 @@ def masks_from_logits(low_res: Float32Array, iou: Float32Array, placement: Place
         placement: of the picture in the segmenter's input.
         options: threshold and clean-up.
     """
-    windows = np.zeros((len(low_res), 4), np.int32)
+    height, width = placement.picture_px
+    lattice = input_lattice(placement, (0, 0, width, height))
+    return masks_on_lattices(low_res, [lattice] * len(low_res), iou, placement.picture_px, options)
+
+
+def input_lattice(placement: Placement, limits: tuple[int, int, int, int], first: tuple[int, int] = (0, 0)) -> Lattice:
+    """Return where the 4 px cells of a network's input lie, for a grid whose first cell is `first` (column, row)."""
+    offset = placement.left_px - first[0] * CELL_PX, placement.top_px - first[1] * CELL_PX
+    return Lattice((placement.scale_x, placement.scale_y), offset, (float(CELL_PX), float(CELL_PX)), limits)
+
+
+def masks_on_lattices(
+    logits: Sequence[Float32Array] | Float32Array,
+    lattices: Sequence[Lattice],
+    iou: Float32Array,
+    picture_px: tuple[int, int],
+    options: MaskOptions,
+) -> Masks:
+    """Bring grids of logits to the resolution of the picture, each where its lattice says.
+
+    Args:
+        logits: n arrays (h, w) float32; sizes may differ.
+        lattices: where each lies.
+        iou: (n,) float32 predicted IoU.
+        picture_px: (height, width).
+        options: threshold and clean-up.
+    """
+    windows = np.zeros((len(lattices), 4), np.int32)
     crops = []
-    for index, logits in enumerate(low_res):
-        window = _positive_window(logits, placement, options.threshold)
+    for index, (grid, lattice) in enumerate(zip(logits, lattices, strict=True)):
+        window = _positive_window(grid, lattice, options.threshold)
         windows[index] = window
-        crop = _upsample(logits, placement, window) > options.threshold
+        crop = _upsample(grid, lattice, window) > options.threshold
         if options.min_region_px:
             crop = remove_small_regions(crop, options.min_region_px)
         crops.append(crop)
-    return Masks(placement.picture_px, windows, crops, iou)
+    return Masks(picture_px, windows, crops, iou)
 
 
 def empty_masks(picture_px: tuple[int, int]) -> Masks:
@@ -111,35 +155,37 @@ def empty_masks(picture_px: tuple[int, int]) -> Masks:
     return Masks(picture_px, np.zeros((0, 4), np.int32), (), np.zeros(0, np.float32))
 
 
-def _positive_window(logits: Float32Array, placement: Placement, threshold: float) -> Int32Array:
+def _positive_window(logits: Float32Array, lattice: Lattice, threshold: float) -> Int32Array:
     """Left, top, right, bottom in picture pixels of the region that bilinear upsampling can make positive."""
     above: BoolArray = logits > threshold
     rows, columns = np.nonzero(above.any(1))[0], np.nonzero(above.any(0))[0]
     if not len(rows):
         return np.zeros(4, np.int32)
-    height, width = placement.picture_px
-    # Half a cell around a cell's centre is the cell; interpolation reaches to the next centre: one cell more.
-    left, right = (columns[0] - 0.5) * CELL_PX, (columns[-1] + 1.5) * CELL_PX
-    top, bottom = (rows[0] - 0.5) * CELL_PX, (rows[-1] + 1.5) * CELL_PX
-    x = (np.array([left, right]) - placement.left_px) / placement.scale_x
-    y = (np.array([top, bottom]) - placement.top_px) / placement.scale_y
-    # Cells at the rim are replicated outwards, so a mask that touches it reaches the picture's edge.
-    x0 = 0 if columns[0] == 0 else int(np.floor(x[0]))
-    y0 = 0 if rows[0] == 0 else int(np.floor(y[0]))
-    x1 = width if columns[-1] == logits.shape[1] - 1 else int(np.ceil(x[1]))
-    y1 = height if rows[-1] == logits.shape[0] - 1 else int(np.ceil(y[1]))
-    x0, x1 = np.clip([x0, x1], 0, width)
-    y0, y1 = np.clip([y0, y1], 0, height)
+    x0, x1 = _span(columns, logits.shape[1], lattice, 0)
+    y0, y1 = _span(rows, logits.shape[0], lattice, 1)
     return np.array([x0, y0, max(x0, x1), max(y0, y1)], np.int32)
 
 
-def _upsample(logits: Float32Array, placement: Placement, window: Int32Array) -> Float32Array:
+def _span(cells: NDArray[np.intp], n_cells: int, lattice: Lattice, axis: int) -> tuple[int, int]:
+    """First and last pixel (exclusive) along an axis that the positive cells can reach, within the limits."""
+    low, high = lattice.limits[axis], lattice.limits[axis + 2]
+    scale, offset, size = lattice.scale[axis], lattice.offset[axis], lattice.size[axis]
+    # Half a cell around a cell's centre is the cell; interpolation reaches to the next centre: one cell more.
+    first = ((cells[0] - 0.5) * size - offset) / scale
+    last = ((cells[-1] + 1.5) * size - offset) / scale
+    # Cells at the rim are replicated outwards, so a mask that touches it reaches the limit.
+    first = low if cells[0] == 0 else int(np.floor(first))
+    last = high if cells[-1] == n_cells - 1 else int(np.ceil(last))
+    return min(max(first, low), high), min(max(last, low), high)
+
+
+def _upsample(logits: Float32Array, lattice: Lattice, window: Int32Array) -> Float32Array:
     """Bilinear samples of the logits at the pixel centres of a window of the picture."""
     left, top, right, bottom = window
     if right <= left or bottom <= top:
         return np.zeros((bottom - top, right - left), np.float32)
-    y = ((np.arange(top, bottom) + 0.5) * placement.scale_y + placement.top_px) / CELL_PX - 0.5
-    x = ((np.arange(left, right) + 0.5) * placement.scale_x + placement.left_px) / CELL_PX - 0.5
+    y = ((np.arange(top, bottom) + 0.5) * lattice.scale[1] + lattice.offset[1]) / lattice.size[1] - 0.5
+    x = ((np.arange(left, right) + 0.5) * lattice.scale[0] + lattice.offset[0]) / lattice.size[0] - 0.5
     y0, y1, fy = _taps(y, logits.shape[0])
     x0, x1, fx = _taps(x, logits.shape[1])
     band = logits[:, x0[0] : x1[-1] + 1]

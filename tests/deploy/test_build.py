@@ -17,7 +17,8 @@ from edgekd.deploy import build
 from edgekd.deploy.auto_precision import relative_error
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.errors import BuildError, ModelError
-from edgekd.model_set import STAGE_NAMES, read_model_set
+from edgekd.graphs import STAGES_OF_KIND
+from edgekd.model_set import read_model_set
 from edgekd.shipped import default_models
 
 SMALL = BuildOptions(precision="fp32", detector_px=(320, 320), encoder_px=(128, 128))
@@ -31,7 +32,7 @@ def test_the_manifest_says_what_was_built(shipped_bundle: Path) -> None:
     manifest = read_manifest(shipped_bundle)
     models = read_model_set(default_models())
     assert manifest.backend == "openvino"
-    for name in STAGE_NAMES:
+    for name in STAGES_OF_KIND["sam"]:
         assert manifest.stages[name].precision == "fp32"
         assert manifest.stages[name].onnx_sha256 == models.stages[name].sha256
     assert [type(size) for size in manifest.stages["encoder"].inputs[0].shape] == [int, int, str, str]

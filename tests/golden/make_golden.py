@@ -126,7 +126,7 @@ def head_case(name: str, rng: np.random.Generator, head: DetectorHead, options: 
     class_logits = rng.normal(bias, 2, (3, n_anchors)).round(3).astype(np.float32)
     if head.reg_max == 1:
         box_logits = np.abs(box_logits)
-    decoded = decode(box_logits, class_logits, head, (height, width), options)
+    decoded, _ = decode(box_logits, class_logits, head, (height, width), options)
     return {
         "name": name,
         "head": head.model_dump(),
@@ -138,7 +138,7 @@ def head_case(name: str, rng: np.random.Generator, head: DetectorHead, options: 
         "max_boxes": options.max_boxes,
         "multi_label": options.multi_label,
         "decoded": boxes_json(decoded),
-        "kept": boxes_json(suppress(decoded, options, head.end2end)),
+        "kept": boxes_json(decoded[suppress(decoded, options, head.end2end)]),
     }
 
 
@@ -166,7 +166,7 @@ def suppression_cases(rng: np.random.Generator) -> list[Json]:
     cases = []
     for iou in (0.0, 0.3, 0.7, 1.0):
         options = DetectOptions(iou=iou, max_boxes=25)
-        kept = suppress(found, options, end2end=False)
+        kept = found[suppress(found, options, end2end=False)]
         cases.append(
             {"name": f"iou {iou}", "iou": iou, "max_boxes": 25, "boxes": boxes_json(found), "kept": boxes_json(kept)}
         )

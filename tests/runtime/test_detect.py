@@ -46,7 +46,7 @@ def test_decoding_equals_ultralytics_head() -> None:
     maps = {"boxes": torch.from_numpy(box)[None], "scores": torch.from_numpy(scores)[None], "feats": levels}
     expected = head._inference(maps)[0].numpy()
     options = DetectOptions(confidence=1e-9, max_boxes=N_ANCHORS)
-    found = decode(box, scores, HEAD, INPUT_PX, options)
+    found, _ = decode(box, scores, HEAD, INPUT_PX, options)
     order = np.argsort(-scores.max(0), kind="stable")
     centre, size = expected[:2, order], expected[2:4, order]
     np.testing.assert_allclose(found.xyxy.T, np.concatenate([centre - size / 2, centre + size / 2]), atol=1e-3)
@@ -55,7 +55,7 @@ def test_decoding_equals_ultralytics_head() -> None:
 
 def test_only_boxes_above_the_confidence_are_decoded() -> None:
     box, scores = head_maps(1)
-    found = decode(box, scores, HEAD, INPUT_PX, DetectOptions(confidence=0.6))
+    found, _ = decode(box, scores, HEAD, INPUT_PX, DetectOptions(confidence=0.6))
     assert len(found) == int((1 / (1 + np.exp(-scores.max(0))) > 0.6).sum())
     assert (np.diff(found.confidence) <= 0).all()
 
@@ -63,7 +63,7 @@ def test_only_boxes_above_the_confidence_are_decoded() -> None:
 def test_multi_label_gives_every_class_of_an_anchor() -> None:
     box, scores = head_maps(2)
     options = DetectOptions(confidence=0.3, multi_label=True)
-    assert len(decode(box, scores, HEAD, INPUT_PX, options)) == int((1 / (1 + np.exp(-scores)) > 0.3).sum())
+    assert len(decode(box, scores, HEAD, INPUT_PX, options)[0]) == int((1 / (1 + np.exp(-scores)) > 0.3).sum())
 
 
 def boxes(*rows: tuple[float, float, float, float, float, int]) -> Detections:
@@ -73,7 +73,7 @@ def boxes(*rows: tuple[float, float, float, float, float, int]) -> Detections:
 
 def test_suppression_is_per_class() -> None:
     found = boxes((0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0), (1, 0, 11, 10, 0.7, 1), (50, 50, 60, 60, 0.6, 0))
-    kept = suppress(found, DetectOptions(iou=0.5), end2end=False)
+    kept = found[suppress(found, DetectOptions(iou=0.5), end2end=False)]
     assert kept.confidence.tolist() == pytest.approx([0.9, 0.7, 0.6])
 
 
@@ -85,7 +85,8 @@ def test_suppression_equals_torchvision() -> None:
     xyxy = np.concatenate([corner, corner + generator.uniform(5, 40, (300, 2))], 1).astype(np.float32)
     confidence = np.sort(generator.random(300).astype(np.float32))[::-1].copy()
     class_id = generator.integers(0, 3, 300).astype(np.int32)
-    kept = suppress(Detections(xyxy, confidence, class_id), DetectOptions(iou=0.45), end2end=False)
+    found = Detections(xyxy, confidence, class_id)
+    kept = found[suppress(found, DetectOptions(iou=0.45), end2end=False)]
     expected = ops.batched_nms(
         torch.from_numpy(xyxy), torch.from_numpy(confidence), torch.from_numpy(class_id.astype(np.int64)), 0.45
     )
