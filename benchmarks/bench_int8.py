@@ -35,8 +35,9 @@ from edgekd.deploy.quantize import StageCalibration
 from edgekd.deploy.recipes import Recipe, recipes_for
 from edgekd.deploy.trial import trial_chain
 from edgekd.environment import describe_machine
+from edgekd.graphs import StageName
 from edgekd.measure.quality import Gauge, Metric, Sample
-from edgekd.model_set import StageName, read_model_set
+from edgekd.model_set import read_model_set
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.engines import open_engine
 

@@ -32,8 +32,8 @@ import numpy as np
 from edgekd.deploy.tensorrt_build import PlanOptions, build_plan
 from edgekd.environment import describe_machine, device_slug
 from edgekd.errors import BundleError, EdgekdError
-from edgekd.measure.latency import distribution
 from edgekd.graphs import STAGES_OF_KIND
+from edgekd.measure.latency import distribution
 from edgekd.model_set import ModelSet, OnnxStage, read_model_set
 from edgekd.runtime.cuda import open_cuda
 from edgekd.runtime.cuda_calls import CudaError

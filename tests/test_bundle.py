@@ -53,17 +53,21 @@ def test_a_whole_bundle_is_read(tmp_path: Path, manifest_json: dict[str, Any]) -
     check_files(folder, manifest)
     check_target(folder, manifest, "8.7")
     assert manifest.max_boxes == 8
+    assert manifest.kind == "sam"
 
 
 def test_damaged_manifests_are_refused(tmp_path: Path, manifest_json: dict[str, Any]) -> None:
-    newer = manifest_json | {"format_version": 2, "future": True}
+    newer = manifest_json | {"format_version": 3, "future": True}
     outside = json.loads(json.dumps(manifest_json))
     outside["stages"]["encoder"]["files"][0]["name"] = "../../etc/passwd"
     lacking = manifest_json | {"stages": {"detector": manifest_json["stages"]["detector"]}}
     cases = [
         ("", "not JSON"), ("[1", "not JSON"), ("[]", "does not describe"), ("{}", "does not describe"),
-        ("[" * 100_000, "not JSON"), (newer, "bundle format 2"), (outside, "plain file name"),
-        (lacking, "no stage encoder"),
+        ("[" * 100_000, "not JSON"), (newer, "has format 3"), (outside, "plain file name"),
+        (lacking, "no stage encoder"), (manifest_json | {"format_version": 0}, "format_version"),
+        (manifest_json | {"kind": "fastsam"}, "the kind 'fastsam', and this edgekd knows sam, crop, yolo-seg"),
+        (manifest_json | {"kind": "crop"}, "no stage segmenter, expected detector, segmenter for the kind crop"),
+        (manifest_json | {"kind": "yolo-seg"}, "has the stage encoder"),
         (manifest_json | {"max_boxes": 0}, "max_boxes"), (manifest_json | {"max_boxes": "many"}, "max_boxes"),
     ]  # fmt: skip
     for content, words in cases:

@@ -163,7 +163,7 @@ class Chain:
     def _given(self, boxes: Float32Array, picture: UInt8Array) -> Found:
         if not self._segmenter.takes_boxes:
             raise InputError(
-                f"boxes were given to a bundle of the kind {self.manifest.kind}, which masks what its own detector finds; "
+                f"boxes were given to a bundle of the kind {self.manifest.kind}, which masks only its own detector's; "
                 "expected no boxes, or a bundle of the kind sam or crop"
             )
         return Found(Detections.from_boxes(clipped_boxes(boxes, picture.shape[:2])))

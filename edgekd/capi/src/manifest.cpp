@@ -17,7 +17,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kFormatVersion = 1;
+constexpr int kFormatVersion = 2;  // format 2 added `kind`; a manifest without it is of the kind sam
 constexpr uint64_t kMaxManifestBytes = 4u << 20;
 constexpr size_t kMaxClasses = 65536;
 constexpr size_t kMaxStrides = 8;
@@ -196,15 +196,16 @@ Target target(const Node& node) {
 void check_format(const Json& raw, const std::string& folder) {
     if (!raw.is_object() || !raw.contains("format_version") || !raw["format_version"].is_number_integer()) return;
     if (raw["format_version"].get<int64_t>() > kFormatVersion) {
-        fail(EDGEKD_ERROR_BUNDLE, folder + " has bundle format " + raw["format_version"].dump() +
-                                      ", this libedgekd reads " + std::to_string(kFormatVersion) +
-                                      "; update libedgekd or build again");
+        fail(EDGEKD_ERROR_BUNDLE, folder + " has format " + raw["format_version"].dump() +
+                                      ", and this libedgekd reads up to " + std::to_string(kFormatVersion) +
+                                      "; update libedgekd or build the bundle again");
     }
 }
 
 Manifest manifest_from(const Json& raw, const std::string& folder) {
     const Node root(raw, "", folder);
-    if (root.has("format_version")) root.at("format_version").integer(kFormatVersion, kFormatVersion);
+    if (root.has("format_version")) root.at("format_version").integer(1, kFormatVersion);
+    if (root.has("kind")) root.at("kind").choice({"sam"});
     Manifest manifest;
     manifest.backend = root.at("backend").choice({"openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"});
     manifest.target = target(root.at("target"));

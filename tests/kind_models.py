@@ -1,0 +1,79 @@
+"""A model set of the kind `crop`: the shipped detector and a small network with fixed random weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from edgekd.graphs import CROPS, MASK_LOGITS, PREDICTED_IOU
+from edgekd.model_set import FILE_NAME, CropInput, ModelSet, OnnxStage, Source, TensorSpec, read_model_set, sha256_of
+from edgekd.shipped import default_models
+
+SIDE_PX = 32
+CROP = CropInput(side_px=SIDE_PX, window_factor=1.3, pad=(114.0, 114.0, 114.0))
+
+
+def write_crop_models(folder: Path) -> Path:
+    """Write the set; the network answers with a blurred contrast of the colours, so that masks have structure."""
+    import onnx
+
+    folder.mkdir()
+    shipped = default_models()
+    models = read_model_set(shipped)
+    shutil.copyfile(shipped / models.stages["detector"].file, folder / "detector.onnx")
+    onnx.save(crop_network(), folder / "segmenter.onnx")
+    shape = ("n_boxes", SIDE_PX, SIDE_PX)
+    segmenter = OnnxStage(
+        file="segmenter.onnx",
+        sha256=sha256_of(folder / "segmenter.onnx"),
+        inputs=(TensorSpec(name=CROPS, shape=(*shape, 3), dtype="uint8", layout="NHWC RGB"),),
+        outputs=(
+            TensorSpec(name=MASK_LOGITS, shape=shape, dtype="float32", layout="NHW logits"),
+            TensorSpec(name=PREDICTED_IOU, shape=shape[:1], dtype="float32", layout="N"),
+        ),
+        opset=18,
+        source=Source(name="random", sha256="0", licence="none", trained=False),
+    )
+    detector = models.stages["detector"].model_copy(update={"file": "detector.onnx"})
+    pipeline = models.pipeline.model_copy(update={"encoder_input": None, "prompt": None, "crop": CROP})
+    described = ModelSet(kind="crop", pipeline=pipeline, stages={"detector": detector, "segmenter": segmenter})
+    (folder / FILE_NAME).write_text(described.model_dump_json())
+    return folder
+
+
+def crop_network():  # type: ignore[no-untyped-def]
+    """(n, S, S, 3) uint8 -> logits (n, S, S) and predicted IoU (n,), as ONNX."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    generator = np.random.default_rng(3)
+    weights = {
+        "mean": np.float32(127.5),
+        "first": generator.normal(0, 0.02, (6, 3, 5, 5)).astype(np.float32),
+        "second": generator.normal(0, 0.5, (1, 6, 5, 5)).astype(np.float32),
+        "axis": np.array([1], np.int64),
+        "axes": np.array([1, 2], np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", [CROPS], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["float", "mean"], ["centred"]),
+        helper.make_node("Transpose", ["centred"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "first"], ["hidden"], pads=[2] * 4),
+        helper.make_node("Relu", ["hidden"], ["active"]),
+        helper.make_node("Conv", ["active", "second"], ["map"], pads=[2] * 4),
+        helper.make_node("Squeeze", ["map", "axis"], [MASK_LOGITS]),
+        helper.make_node("ReduceMean", [MASK_LOGITS, "axes"], ["score"], keepdims=0),
+        helper.make_node("Sigmoid", ["score"], [PREDICTED_IOU]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "crop",
+        [helper.make_tensor_value_info(CROPS, TensorProto.UINT8, ["n_boxes", SIDE_PX, SIDE_PX, 3])],
+        [
+            helper.make_tensor_value_info(MASK_LOGITS, TensorProto.FLOAT, ["n_boxes", SIDE_PX, SIDE_PX]),
+            helper.make_tensor_value_info(PREDICTED_IOU, TensorProto.FLOAT, ["n_boxes"]),
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
