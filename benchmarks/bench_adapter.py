@@ -19,7 +19,7 @@ from typing import Any
 from paired import paired
 
 from edgekd.environment import describe_machine, device_slug
-from edgekd.model_set import sha256_of
+from edgekd.files import sha256_of
 from edgekd.train.finetune.job import FinetuneJob, parse_stages, run_job
 from edgekd.train.finetune.loop import FinetuneConfig
 

@@ -18,7 +18,7 @@ import numpy as np
 from edgekd.capi.build import default_prefix
 from edgekd.capi.library import CChain, Library
 from edgekd.environment import describe_machine, device_slug
-from edgekd.model_set import sha256_of
+from edgekd.files import sha256_of
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.sources import read_picture
 from edgekd.types import ChainResult, UInt8Array

@@ -169,7 +169,7 @@ def append_run(path: Path, run: Run) -> None:
 
 def write_report(options: argparse.Namespace) -> None:
     from edgekd.environment import describe_machine, device_slug
-    from edgekd.model_set import sha256_of
+    from edgekd.files import sha256_of
 
     machine = describe_machine()
     runs = read_runs(options.runs)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from edgekd.environment import describe_machine, device_slug
-from edgekd.model_set import sha256_of
+from edgekd.files import sha256_of
 from edgekd.models.tinysam import TinySam, load_tinysam
 from edgekd.train.finetune.crops import SegmentationSample, read_bgr, read_coco
 from edgekd.train.finetune.job import NWPU_SPLIT

@@ -7,18 +7,14 @@ manifest alone, before an engine library is asked.
 from __future__ import annotations
 
 import json
-import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from edgekd.errors import BundleError, BundleMismatch
+from edgekd.files import sha256_of
 from edgekd.graphs import Kind, StageName
 from edgekd.model_set import (
     Pipeline,
@@ -29,7 +25,6 @@ from edgekd.model_set import (
     brief,
     check_version,
     kind_fault,
-    sha256_of,
 )
 
 FORMAT_VERSION = 2
@@ -220,55 +215,13 @@ def _check_version(folder: Path, manifest: Manifest, version: str | None) -> Non
         )
 
 
-@contextmanager
-def atomic_folder(destination: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `destination` when the block ends without an exception.
-
-    Everything is flushed to the disk before the rename; an old `destination` is replaced only then, and stays when the
-    block fails or is interrupted.
-    """
-    destination = destination.absolute()
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    if destination.exists() and any(destination.iterdir()) and not _is_ours(destination):
-        raise BundleError(f"{destination} is not empty and not written by edgekd; give another folder with -o")
-    folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+def listed_files(folder: Path) -> set[str] | None:
+    """Return the names of a bundle's files, for `edgekd.files.atomic_folder`; None when the folder is not a bundle."""
     try:
-        yield folder
-        folder.chmod(0o755)
-        for path in folder.iterdir():
-            _flush(path)
-        _flush(folder)
-        _replace(folder, destination)
-        _flush(destination.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_ours(folder: Path) -> bool:
-    return (folder / FILE_NAME).is_file() or (folder / "models.json").is_file()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _replace(folder: Path, destination: Path) -> None:
-    if not destination.exists():
-        folder.rename(destination)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{destination.name}.old.", dir=destination.parent))
-    destination.rename(old / "bundle")
-    try:
-        folder.rename(destination)
-    except BaseException:
-        (old / "bundle").rename(destination)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+        manifest = read_manifest(folder)
+    except BundleError:
+        return None
+    return {FILE_NAME, *(file.name for stage in manifest.stages.values() for file in stage.files)}
 
 
 def describe_file(path: Path) -> EngineFile:

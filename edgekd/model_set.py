@@ -6,7 +6,6 @@ bundle.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,12 +14,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd.errors import ModelError
+from edgekd.files import sha256_of
 from edgekd.graphs import STAGES_OF_KIND, Kind, StageName
 
 FORMAT_VERSION = 2
 """Format 2 added `kind`; a description of format 1 has none and is read as the kind `sam`."""
 
 FILE_NAME = "models.json"
+CALIBRATION_SET = "calibration_set.json"
+"""Beside the graphs of a calibrated set: which pictures its ranges come from."""
 
 
 class _Record(BaseModel):
@@ -151,21 +153,33 @@ class ModelSet(_Record):
     stages: dict[StageName, OnnxStage]
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def read_model_set(folder: Path) -> ModelSet:
     """Read and check `models.json` and the hashes of its graphs.
 
     Raises:
         ModelError: the folder or a file is missing, the description does not fit, or a graph was changed since.
     """
+    model_set = _read(folder)
+    for stage in model_set.stages.values():
+        _check_stage(folder, stage)
+    return model_set
+
+
+def write_model_set(folder: Path, model_set: ModelSet) -> None:
+    """Write `models.json` beside its graphs, in a folder from `edgekd.files.atomic_folder` or a scratch folder."""
+    (folder / FILE_NAME).write_text(model_set.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def listed_files(folder: Path) -> set[str] | None:
+    """Return the names of a set's files, for `edgekd.files.atomic_folder`; None when the folder is not a model set."""
+    try:
+        model_set = _read(folder)
+    except ModelError:
+        return None
+    return {FILE_NAME, CALIBRATION_SET, *(stage.file for stage in model_set.stages.values())}
+
+
+def _read(folder: Path) -> ModelSet:
     path = folder / FILE_NAME
     if not path.is_file():
         raise ModelError(f"{folder} holds no {FILE_NAME}; write it with: edgekd export -o {folder}")
@@ -182,8 +196,6 @@ def read_model_set(folder: Path) -> ModelSet:
     fault = kind_fault(model_set.kind, model_set.pipeline, model_set.stages)
     if fault:
         raise ModelError(f"{path} {fault}; export again")
-    for stage in model_set.stages.values():
-        _check_stage(folder, stage)
     return model_set
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekd.files import sha256_of
 from edgekd.graphs import CROPS, MASK_LOGITS, PREDICTED_IOU
-from edgekd.model_set import FILE_NAME, CropInput, ModelSet, OnnxStage, Source, TensorSpec, read_model_set, sha256_of
+from edgekd.model_set import FILE_NAME, CropInput, ModelSet, OnnxStage, Source, TensorSpec, read_model_set
 from edgekd.shipped import default_models
 
 SIDE_PX = 32

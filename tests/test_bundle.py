@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgekd.bundle import atomic_folder, check_files, check_target, read_manifest
+from edgekd.bundle import check_files, check_target, listed_files, read_manifest
 from edgekd.errors import BundleError, BundleMismatch
 
 SHA256_OF_A = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
@@ -129,34 +127,8 @@ def test_another_processor_is_refused(tmp_path: Path, manifest_json: dict[str, A
         check_target(folder, read_manifest(folder), "8.7")
 
 
-def test_an_interrupted_build_leaves_the_old_bundle(tmp_path: Path) -> None:
-    target = tmp_path / "b"
-    with atomic_folder(target) as folder:
-        (folder / "manifest.json").write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as folder:
-        (folder / "manifest.json").write_text("new")
-        raise KeyboardInterrupt
-    assert (target / "manifest.json").read_text() == "old"
-    assert os.listdir(tmp_path) == ["b"]
-
-
-def test_a_full_disk_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "b"
-    with atomic_folder(target) as folder:
-        (folder / "manifest.json").write_text("old")
-
-    def full(handle: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"), atomic_folder(target) as folder:
-        (folder / "manifest.json").write_text("new")
-    assert (target / "manifest.json").read_text() == "old"
-    assert os.listdir(tmp_path) == ["b"]
-
-
-def test_a_folder_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(BundleError, match="not written by edgekd"), atomic_folder(tmp_path):
-        pass
-    assert (tmp_path / "thesis.txt").exists()
+def test_only_a_whole_bundle_lists_its_files(tmp_path: Path, manifest_json: dict[str, Any]) -> None:
+    folder = write(tmp_path / "b", manifest_json)
+    assert listed_files(folder) == {"manifest.json", "a.engine"}
+    assert listed_files(write(tmp_path / "web", {"name": "a web page", "icons": []})) is None
+    assert listed_files(tmp_path) is None

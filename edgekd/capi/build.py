@@ -9,20 +9,19 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.files import cache_folder, scratch_folder
 
 SOURCES = Path(__file__).parent
 NEEDS = "cmake, a C++17 compiler and nlohmann-json (on Debian: apt install cmake g++ nlohmann-json3-dev)"
 
 
 def default_prefix() -> Path:
-    """Return where `edgekd capi build` installs to without -o: $XDG_CACHE_HOME/edgekd/capi, by default ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "edgekd" / "capi"
+    """Return where `edgekd capi build` installs to without -o: `capi` in the cache."""
+    return cache_folder("capi")
 
 
 def build_library(prefix: Path) -> Path:
@@ -40,14 +39,14 @@ def build_library(prefix: Path) -> Path:
     """
     if shutil.which("cmake") is None:
         raise BackendUnavailable(f"cmake is not on this machine; install {NEEDS}")
-    with tempfile.TemporaryDirectory(prefix="edgekd-capi-") as folder:
+    with scratch_folder("capi") as folder:
         options = [f"-D{name}={value}" for name, value in cmake_options().items()]
-        if _fails(["cmake", "-S", str(SOURCES), "-B", folder, *options], Path(folder) / "log"):
-            raise BackendUnavailable(f"libedgekd cannot be configured ({_last_words(Path(folder))}); install {NEEDS}")
-        if _fails(["cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1)], Path(folder) / "log"):
-            raise BuildError(f"libedgekd does not compile ({_last_words(Path(folder))}); install {NEEDS}")
-        if _fails(["cmake", "--install", folder, "--prefix", str(prefix)], Path(folder) / "log"):
-            raise BuildError(f"{prefix} cannot be written ({_last_words(Path(folder))}); give another folder with -o")
+        if _fails(["cmake", "-S", str(SOURCES), "-B", str(folder), *options], folder / "log"):
+            raise BackendUnavailable(f"libedgekd cannot be configured ({_last_words(folder)}); install {NEEDS}")
+        if _fails(["cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1)], folder / "log"):
+            raise BuildError(f"libedgekd does not compile ({_last_words(folder)}); install {NEEDS}")
+        if _fails(["cmake", "--install", str(folder), "--prefix", str(prefix)], folder / "log"):
+            raise BuildError(f"{prefix} cannot be written ({_last_words(folder)}); give another folder with -o")
     return prefix / "lib" / "libedgekd.so"
 
 

@@ -27,9 +27,9 @@ def bench(
     """Measure every stage and the whole chain: percentiles, machine, versions, warnings."""
     from edgekd.bundle import FILE_NAME
     from edgekd.cli.console import log, out, write_text
+    from edgekd.files import sha256_of
     from edgekd.measure.latency import BenchOptions, bench_chain
     from edgekd.measure.report import latency_table, plot_latency
-    from edgekd.model_set import sha256_of
     from edgekd.runtime.chain import Chain, ChainOptions
     from edgekd.runtime.detect import DetectOptions
     from edgekd.runtime.sources import expand, read_picture

@@ -37,7 +37,8 @@ def export(
     if missing:
         raise BackendUnavailable(f"export needs {', '.join(missing)}; install them with: pip install 'edgekd[build]'")
     from edgekd.deploy.export import ExportOptions, export_models
-    from edgekd.model_set import Source, sha256_of
+    from edgekd.files import sha256_of
+    from edgekd.model_set import Source
     from edgekd.models.tinysam import load_tinysam
     from edgekd.models.yolo11n import load_detector
 

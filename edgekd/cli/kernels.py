@@ -107,11 +107,11 @@ def compile_kernels(
     from edgekd.cli.console import log, out
 
     if cpu:
+        from edgekd.files import cache_folder
         from edgekd.ops._cpu_build import compile_cpu_library
-        from edgekd.ops.sources import kernel_cache_dir
 
         with log.status("compiling the CPU kernels"):
-            library = compile_cpu_library(kernel_cache_dir())
+            library = compile_cpu_library(cache_folder("kernels"))
         out.print(str(library))
         return
     from edgekd.ops.aot import compile_ahead, parse_sms

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import edgekd
@@ -22,8 +21,8 @@ from edgekd.bundle import (
     Manifest,
     Precision,
     Target,
-    atomic_folder,
     describe_file,
+    listed_files,
     write_manifest,
 )
 from edgekd.deploy.auto_precision import Choice, choose_precision, choose_with_int8
@@ -31,6 +30,7 @@ from edgekd.deploy.device_packages import require_device_packages
 from edgekd.deploy.input_sizes import Shapes, named_shape, opened, shapes_of, sized
 from edgekd.deploy.openvino_build import write_network
 from edgekd.errors import BuildError
+from edgekd.files import atomic_folder, scratch_folder
 from edgekd.graphs import STAGES_OF_KIND, Kind, StageName, is_input_size
 from edgekd.model_set import ModelSet, Pipeline, read_model_set
 from edgekd.runtime.cuda import n_multiprocessors
@@ -94,7 +94,7 @@ def build_bundle(
         ModelError: the model set is damaged.
         BackendUnavailable: the backend is not on this machine.
         BuildError: options that do not fit each other, or a graph that the backend refuses.
-        BundleError: `destination` holds something else.
+        InputError: `destination` holds something else, or the disk is full or read-only.
     """
     if options.backend != "openvino":
         require_device_packages()
@@ -103,19 +103,16 @@ def build_bundle(
     one_size = options.square or options.backend.startswith("tensorrt")
     pipeline = sized(model_set, options.detector_px, options.encoder_px, one_size)
     shapes = shapes_of(pipeline)
-    try:
-        with atomic_folder(destination) as folder:
-            stages, notes = {}, []
-            for name in STAGES_OF_KIND[model_set.kind]:
-                report(f"building {name}")
-                stage, note = _build_stage(name, models, folder, model_set, shapes, options)
-                stages[name] = stage
-                notes.append(note)
-                report(note)
-            manifest = _manifest(model_set.kind, pipeline, stages, options, tuple(notes))
-            write_manifest(folder, manifest)
-    except OSError as error:
-        raise BuildError(f"{destination} cannot be written ({error.strerror}); give another -o") from error
+    with atomic_folder(destination, listed_files) as folder:
+        stages, notes = {}, []
+        for name in STAGES_OF_KIND[model_set.kind]:
+            report(f"building {name}")
+            stage, note = _build_stage(name, models, folder, model_set, shapes, options)
+            stages[name] = stage
+            notes.append(note)
+            report(note)
+        manifest = _manifest(model_set.kind, pipeline, stages, options, tuple(notes))
+        write_manifest(folder, manifest)
     return manifest
 
 
@@ -173,8 +170,8 @@ def _build_stage(
 ) -> tuple[EngineStage, str]:
     onnx_stage = model_set.stages[name]
     inputs = shapes.full[name]
-    with TemporaryDirectory(prefix="edgekd-build-") as scratch:
-        room = Path(scratch) if onnx_stage.quantized else None
+    with scratch_folder("build") as scratch:
+        room = scratch if onnx_stage.quantized else None
         path, choice = _graph(name, models / onnx_stage.file, inputs, options, room)
         if options.backend == "openvino":
             files = write_network(path, shapes.built[name], folder / f"{name}.xml")

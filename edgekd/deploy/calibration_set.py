@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd.errors import DataError, InputError
+from edgekd.files import sha256_of
 from edgekd.graphs import IMAGE, IMAGES, StageName
-from edgekd.model_set import ImageInput, brief, sha256_of
+from edgekd.model_set import ImageInput, brief
 from edgekd.runtime.preprocess import preprocess
 from edgekd.runtime.sources import pictures_in, read_picture
 

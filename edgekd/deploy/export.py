@@ -20,12 +20,11 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from edgekd.bundle import atomic_folder
 from edgekd.deploy.onnx_edit import half_storage, no_forbidden_operators
 from edgekd.errors import ModelError
+from edgekd.files import atomic_folder, sha256_of
 from edgekd.graphs import StageName, is_input_size
 from edgekd.model_set import (
-    FILE_NAME,
     DetectorHead,
     ImageInput,
     ModelSet,
@@ -33,7 +32,8 @@ from edgekd.model_set import (
     Pipeline,
     Source,
     TensorSpec,
-    sha256_of,
+    listed_files,
+    write_model_set,
 )
 from edgekd.models.spectral_adapter import fold_adapters
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD, PromptDecoder, TinySam
@@ -96,13 +96,13 @@ def export_models(
                 f"try --{name}-size 640"
             )
     graphs = graphs_of(detector, segmenter, options)
-    with atomic_folder(destination) as folder:
+    with atomic_folder(destination, listed_files) as folder:
         stages = {
             name: export_graph(graphs[name], folder / f"{name}.onnx", source_of(name, sources), options.half_storage)
             for name in graphs
         }
         model_set = ModelSet(pipeline=_pipeline(detector, options), stages=stages)
-        (folder / FILE_NAME).write_text(model_set.model_dump_json(indent=2) + "\n")
+        write_model_set(folder, model_set)
     return model_set
 
 

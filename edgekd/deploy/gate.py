@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import onnx
 
@@ -21,6 +20,7 @@ from edgekd.deploy.ranges import Feeds
 from edgekd.deploy.sensitivity import Block, rank_blocks
 from edgekd.deploy.trial import float_graphs, trial_backend, trial_chain, write_variant
 from edgekd.errors import GateFailed, InputError
+from edgekd.files import scratch_folder
 from edgekd.graphs import StageName
 from edgekd.measure.quality import DROPS, FLOORS, STAGES_OF, Gauge, Metric, Sample, stages_measured
 from edgekd.model_set import ModelSet, read_model_set
@@ -105,9 +105,9 @@ def apply_gate(
         graphs, result = search.run()
     backend = trial_backend(options.backend)
     note = f"gate: measured with {backend} on {result.n_images} pictures"
-    with TemporaryDirectory(prefix="edgekd-gate-") as name:
-        write_variant(models, model_set, graphs, Path(name))
-        return build_bundle(Path(name), destination, replace(options, gate=result, notes=(note,)), report)
+    with scratch_folder("gate") as room:
+        write_variant(models, model_set, graphs, room)
+        return build_bundle(room, destination, replace(options, gate=result, notes=(note,)), report)
 
 
 class _Search:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgekd.errors import BackendUnavailable
+from edgekd.files import scratch_folder
 from edgekd.graphs import BOXES, IMAGE_EMBEDDINGS
 
 _MARK = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:bf16,f16"}
@@ -44,8 +44,8 @@ def read_network(core: Any, path: Path) -> Any:
     import openvino
 
     # The mark can be set in a file only; the model keeps its weights mapped after the folder is gone.
-    with TemporaryDirectory(prefix="edgekd-openvino-") as scratch:
-        file = Path(scratch) / "network.xml"
+    with scratch_folder("openvino") as scratch:
+        file = scratch / "network.xml"
         layers = depending_on(model, BOXES) - depending_on(model, IMAGE_EMBEDDINGS)
         openvino.save_model(model, str(file), compress_to_fp16=False)
         _mark(file, layers)

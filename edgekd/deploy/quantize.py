@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import onnx
 
-from edgekd.bundle import atomic_folder
 from edgekd.deploy import calibration_set
 from edgekd.deploy.calibration_set import INPUT_NAMES, CalibrationSet
 from edgekd.deploy.onnx_edit import fix_shapes, shapes_of_values
@@ -24,14 +23,22 @@ from edgekd.deploy.ranges import collect_histograms, ranges_by
 from edgekd.deploy.recipes import CalibrationTarget, Method, Recipe, recipes_for
 from edgekd.deploy.scales import tie_ranges
 from edgekd.errors import ModelError
+from edgekd.files import atomic_folder, sha256_of
 from edgekd.graphs import StageName
-from edgekd.model_set import FILE_NAME, ImageInput, ModelSet, OnnxStage, read_model_set, sha256_of
+from edgekd.model_set import (
+    CALIBRATION_SET,
+    ImageInput,
+    ModelSet,
+    OnnxStage,
+    listed_files,
+    read_model_set,
+    write_model_set,
+)
 
 Report = Callable[[str], None]
 Score = Callable[[StageName, Mapping[Method, onnx.ModelProto]], Mapping[Method, float]]
 """Measures candidates of one stage: larger is better."""
 
-SET_FILE = "calibration_set.json"
 OVERFLOW_PICTURES = 8
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -87,7 +94,7 @@ def calibrate_models(
     preprocessing = {stage: inputs[stage] for stage in options.stages}
     pictures = _pictures(images, options, preprocessing)
     stages = dict(model_set.stages)
-    with atomic_folder(destination) as folder:
+    with atomic_folder(destination, listed_files) as folder:
         for name, stage in model_set.stages.items():
             if name not in options.stages:
                 shutil.copyfile(models / stage.file, folder / stage.file)
@@ -99,9 +106,9 @@ def calibrate_models(
                 report(f"{name}: {entry.tensor} ({entry.op_type}) reaches {entry.largest:.3g} and {fate}")
             graph = _best(name, calibrated, options, score, report)
             stages[name] = _write(folder / stage.file, graph, stage)
-        (folder / SET_FILE).write_text(pictures.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (folder / CALIBRATION_SET).write_text(pictures.model_dump_json(indent=1) + "\n", encoding="utf-8")
         quantized = model_set.model_copy(update={"stages": stages})
-        (folder / FILE_NAME).write_text(quantized.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_model_set(folder, quantized)
     return quantized
 
 

@@ -6,8 +6,6 @@ its floats were lowered where the branch of `tensorrt_versions` wants that in th
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from edgekd.deploy.float16 import fp32_node_names, is_quantized, read_onnx, to_f
 from edgekd.deploy.tensorrt_legacy import for_tensorrt8
 from edgekd.deploy.tensorrt_versions import Plain, branch_of
 from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.files import write_bytes
 from edgekd.runtime.tensorrt_library import TensorRtLibrary, one_line, tensorrt_library
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def build_plan(onnx_path: Path, options: PlanOptions) -> bytes:
     cache = _open_timing_cache(config, options.timing_cache)
     plan = _serialize(library, builder, network, config)
     if cache is not None and options.timing_cache is not None:
-        _write_timing_cache(cache, options.timing_cache)
+        write_bytes(options.timing_cache, bytes(cache.serialize()))
     return plan
 
 
@@ -239,15 +238,3 @@ def _serialize(
             f"TensorRT cannot build the engine ({library.last_error()}); try another --precision or more --workspace"
         )
     return bytes(plan)
-
-
-def _write_timing_cache(cache: ITimingCache, path: Path) -> None:
-    """Replace the file in one step, so that an interrupted build leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-    try:
-        temporary.write_bytes(bytes(cache.serialize()))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

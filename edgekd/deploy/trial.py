@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import onnx
 
@@ -19,8 +18,9 @@ from edgekd.bundle import BackendName
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.onnx_edit import shapes_of_values
 from edgekd.deploy.qdq import calibration_facts, keep_quantized, quantized_layers
+from edgekd.files import scratch_folder, sha256_of
 from edgekd.graphs import StageName
-from edgekd.model_set import FILE_NAME, ModelSet, sha256_of
+from edgekd.model_set import ModelSet, write_model_set
 from edgekd.runtime.chain import Chain
 
 
@@ -45,7 +45,7 @@ def write_variant(
         update = {"sha256": sha256_of(path), "quantized": int8, "calibration": facts}
         stages[name] = stage.with_shapes(shapes_of_values(graphs[name])).model_copy(update=update)
     variant = model_set.model_copy(update={"stages": stages})
-    (folder / FILE_NAME).write_text(variant.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_model_set(folder, variant)
     return variant
 
 
@@ -68,8 +68,8 @@ def trial_chain(
         options: as for the bundle itself; the backend is replaced by `trial_backend`.
     """
     backend = trial_backend(options.backend)
-    with TemporaryDirectory(prefix="edgekd-trial-") as name:
-        variant, bundle = Path(name) / "models", Path(name) / "bundle"
+    with scratch_folder("trial") as room:
+        variant, bundle = room / "models", room / "bundle"
         variant.mkdir()
         write_variant(models, model_set, graphs, variant)
         build_bundle(variant, bundle, replace(options, backend=backend, box_buckets=(), compute_capability=None))

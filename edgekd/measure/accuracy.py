@@ -18,9 +18,9 @@ import edgekd
 from edgekd.data.read import LabelledPicture, LabelledSet
 from edgekd.environment import Machine, describe_machine
 from edgekd.errors import DataError
+from edgekd.files import sha256_of
 from edgekd.measure import coco_metrics as coco
 from edgekd.measure.coco_metrics import Json
-from edgekd.model_set import sha256_of
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
 from edgekd.runtime.sources import read_picture

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from edgekd.errors import InputError
+from edgekd.files import sha256_of
 from edgekd.measure.accuracy import OVERLAP, count_matches
 from edgekd.measure.coco_metrics import box_ious
-from edgekd.model_set import Pipeline, sha256_of
+from edgekd.model_set import Pipeline
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.sources import read_picture
 from edgekd.types import Detections, Float32Array, Masks

@@ -10,7 +10,7 @@ sizes from 224 x 448 to 1024 x 1024 the encoder differs by 1e-5, the decoder by 
 
 from __future__ import annotations
 
-import os
+import io
 import pickle
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ModelError
+from edgekd.files import write_bytes
 from edgekd.models.decoder_graph import Cells, point_codes, two_way, upscaled_logits
 from edgekd.models.prompt_decoder import (
     BOX_LABELS,
@@ -184,17 +185,11 @@ def official_state_dict(model: TinySam) -> dict[str, Tensor]:
 
 def save_tinysam(model: TinySam, path: Path) -> None:
     """Write `model` so that `load_tinysam` and, its tensors being official, other builders of MobileSAM read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        adapter = {key: value for key, value in model.state_dict().items() if _IS_ADAPTER in key}
-        content = {"model": official_state_dict(model), "draws_prompts": model.draws_prompts}
-        torch.save(content | ({"adapter": adapter} if adapter else {}), temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as reason:
-        raise ModelError(f"{path} cannot be written ({reason}); free space or give another folder") from reason
-    finally:
-        temporary.unlink(missing_ok=True)
+    adapter = {key: value for key, value in model.state_dict().items() if _IS_ADAPTER in key}
+    content = {"model": official_state_dict(model), "draws_prompts": model.draws_prompts}
+    buffer = io.BytesIO()  # PyTorch's own writer gives no reason when the disk is full
+    torch.save(content | ({"adapter": adapter} if adapter else {}), buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def from_official(state: dict[str, Tensor], source: str = "the checkpoint", draws_prompts: bool = False) -> TinySam:

@@ -5,7 +5,6 @@ A name or a path goes in, a checked local file comes out. Nothing is downloaded 
 
 from __future__ import annotations
 
-import os
 import shutil
 import urllib.error
 import urllib.request
@@ -14,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgekd.bundle import atomic_folder
 from edgekd.errors import InputError, ModelError
-from edgekd.model_set import FILE_NAME, ModelSet, read_model_set, sha256_of
+from edgekd.files import atomic_file, atomic_folder, cache_folder, sha256_of
+from edgekd.model_set import ModelSet, listed_files, read_model_set, write_model_set
 from edgekd.shipped import default_models
 
 SHIPPED_DETECTOR = "yolo11n-nwpu"
@@ -71,13 +70,6 @@ PUBLISHED = (
         "Apache-2.0 (MobileSAM)",
     ),
 )
-
-
-def cache_folder() -> Path:
-    """Return where fetched weights are kept: EDGEKD_CACHE, else the user's cache folder."""
-    if "EDGEKD_CACHE" in os.environ:
-        return Path(os.environ["EDGEKD_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgekd"
 
 
 def named(name: str) -> Weights:
@@ -144,25 +136,25 @@ def fetch(weights: Weights, progress: Callable[[int, int], None]) -> Path:
         ModelError: what came is not the published file.
     """
     target = weights.file
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(weights.url, timeout=30) as response, partial.open("wb") as file:
-            n_all = int(response.headers.get("Content-Length") or 0)
-            while block := response.read(1 << 18):
-                file.write(block)
-                progress(file.tell(), n_all)
-        if weights.sha256 and sha256_of(partial) != weights.sha256:
-            raise ModelError(f"{weights.url} sent another file than expected (its sha256 differs); try again later")
-        os.replace(partial, target)
+        with atomic_file(target) as partial:
+            with urllib.request.urlopen(weights.url, timeout=30) as response, partial.open("wb") as file:
+                length = response.headers.get("Content-Length") or ""
+                n_all = int(length) if length.isascii() and length.isdigit() else 0
+                while block := response.read(1 << 18):
+                    file.write(block)
+                    progress(file.tell(), n_all)
+            if n_all and partial.stat().st_size != n_all:
+                raise ModelError(
+                    f"{weights.url} sent {partial.stat().st_size} of {n_all} bytes; try again: edgekd weights fetch "
+                    f"{weights.name}"
+                )
+            if weights.sha256 and sha256_of(partial) != weights.sha256:
+                raise ModelError(f"{weights.url} sent another file than expected (its sha256 differs); try again later")
     except urllib.error.URLError as error:
         raise InputError(
             f"{weights.url} cannot be reached ({error.reason}); download it elsewhere and copy it to {target}"
         ) from error
-    except OSError as error:
-        raise InputError(f"{target} cannot be written ({error.strerror}); set EDGEKD_CACHE") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 
@@ -178,8 +170,8 @@ def copy_shipped(
             spec = getattr(model_set.pipeline, name)
             update[name] = spec.model_copy(update={"height_px": size[0], "width_px": size[1]})
     model_set = model_set.model_copy(update={"pipeline": model_set.pipeline.model_copy(update=update)})
-    with atomic_folder(destination) as target:
+    with atomic_folder(destination, listed_files) as target:
         for stage in model_set.stages.values():
             shutil.copyfile(folder / stage.file, target / stage.file)
-        (target / FILE_NAME).write_text(model_set.model_dump_json(indent=2) + "\n")
+        write_model_set(target, model_set)
     return model_set

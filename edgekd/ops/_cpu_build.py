@@ -10,12 +10,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
 from edgekd.errors import BackendUnavailable, BuildError
-from edgekd.ops.sources import PACKAGE_DIR, kernel_cache_dir, kernel_sources_dir, source_hash
+from edgekd.files import cache_folder, scratch_folder, write_bytes
+from edgekd.ops.sources import PACKAGE_DIR, kernel_sources_dir, source_hash
 
 # No contraction to fused multiply-add: every instruction set then returns the same gradient.
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden", "-Wall")
@@ -34,7 +34,7 @@ def library_name(sources: Path) -> str:
 def find_cpu_library() -> Path | None:
     """Return the library made from the present sources: the package's own, else the user's, else None."""
     name = library_name(kernel_sources_dir())
-    candidates = (PACKAGE_DIR / "_native" / name, kernel_cache_dir() / name)
+    candidates = (PACKAGE_DIR / "_native" / name, cache_folder("kernels") / name)
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -57,12 +57,11 @@ def compile_cpu_library(output_dir: Path, sources: Path | None = None, wheel_mac
     compiler = find_compiler()
     if compiler is None:
         raise BackendUnavailable("no C++ compiler is on this machine; install g++ or point CXX to one.")
-    output_dir.mkdir(parents=True, exist_ok=True)
     library = output_dir / library_name(sources)
-    with tempfile.TemporaryDirectory(dir=output_dir) as temporary:
-        for arguments in compile_steps(sources / "csrc" / "cpu", Path(temporary), library.name, wheel_machine):
+    with scratch_folder("kernels") as temporary:
+        for arguments in compile_steps(sources / "csrc" / "cpu", temporary, library.name, wheel_machine):
             _run([*shlex.split(compiler), *FLAGS, *arguments])
-        os.replace(Path(temporary) / library.name, library)
+        write_bytes(library, (temporary / library.name).read_bytes())
     find_cpu_library.cache_clear()
     return library
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgekd.errors import BackendUnavailable, BuildError
-from edgekd.ops.sources import kernel_cache_dir, source_hash, write_atomically
+from edgekd.files import cache_folder, write_bytes
+from edgekd.ops.sources import source_hash
 
 MAIN_SOURCE = "haar_kernels.cu"
 OPTIONS = ("--std=c++17", "-default-device", "--fmad=true")
@@ -81,11 +82,11 @@ def compile_cubin(nvrtc: Nvrtc, sources: Path, sm: int) -> bytes:
 
 def cached_cubin(sources: Path, sm: int) -> bytes:
     """Return the cubin of these sources for sm from the cache, compiling it at first use (a second or two)."""
-    path = kernel_cache_dir() / f"haar_kernels-{source_hash(cuda_sources(sources))}.sm_{sm}.cubin"
+    path = cache_folder("kernels") / f"haar_kernels-{source_hash(cuda_sources(sources))}.sm_{sm}.cubin"
     if path.is_file():
         return path.read_bytes()
     cubin = compile_cubin(load_nvrtc(), sources, sm)
-    write_atomically(path, cubin)
+    write_bytes(path, cubin)
     return cubin
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import BuildError, InputError
+from edgekd.files import write_bytes
 from edgekd.ops._nvrtc import (
     Nvrtc,
     compile_cubin,
@@ -14,7 +15,7 @@ from edgekd.ops._nvrtc import (
     supported_architectures,
     version_text,
 )
-from edgekd.ops.sources import kernel_sources_dir, source_hash, write_atomically
+from edgekd.ops.sources import kernel_sources_dir, source_hash
 
 MANIFEST = "manifest.json"
 
@@ -65,6 +66,6 @@ def _compiler_for(sm: int, compilers: list[Nvrtc]) -> Nvrtc:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        write_atomically(path, content)
+        write_bytes(path, content)
     except OSError as error:
         raise BuildError(f"{path} cannot be written ({error.strerror}); choose another folder with -o.") from error

@@ -1,10 +1,9 @@
-"""Where kernel sources and compiled kernels live: the folder of the sources, their hash, the cache of the results.
+"""Where the kernel sources live, and their hash.
 
 Standard library only, so that `setup.py` can load it before anything is installed.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,20 +31,3 @@ def source_hash(paths: Iterable[Path]) -> str:
     for path in sorted(paths):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
-
-
-def kernel_cache_dir() -> Path:
-    """Return the folder of kernels compiled on this machine: $XDG_CACHE_HOME/edgekd/kernels, by default ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "edgekd" / "kernels"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

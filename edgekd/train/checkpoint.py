@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekd.errors import ModelError, TrainingError
+from edgekd.errors import InputError, ModelError, TrainingError
+from edgekd.files import write_bytes
 
 STATE_FORMAT = 1
 _STUDENT = "student_model."
@@ -34,23 +33,10 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    temporary: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise TrainingError(
-            f"{path} cannot be written ({error.strerror}); the last good checkpoint is kept: "
-            "free space and continue with --resume"
-        ) from error
+        write_bytes(path, buffer.getvalue())
+    except InputError as error:
+        raise TrainingError(f"{error}; the last good checkpoint is kept: continue with --resume") from error
 
 
 def plain_checkpoint(student: nn.Module, train_args: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:

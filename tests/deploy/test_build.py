@@ -16,7 +16,7 @@ from edgekd.bundle import read_manifest
 from edgekd.deploy import build
 from edgekd.deploy.auto_precision import relative_error
 from edgekd.deploy.build import BuildOptions, build_bundle
-from edgekd.errors import BuildError, ModelError
+from edgekd.errors import BuildError, InputError, ModelError
 from edgekd.graphs import STAGES_OF_KIND
 from edgekd.model_set import read_model_set
 from edgekd.shipped import default_models
@@ -96,6 +96,6 @@ def test_a_failing_build_leaves_nothing(
         raise failure
 
     monkeypatch.setattr(build, "write_network", fail)
-    with pytest.raises((BuildError, KeyboardInterrupt)):
+    with pytest.raises((InputError, KeyboardInterrupt)):
         build_bundle(default_models(), tmp_path / "b", SMALL, quiet)
     assert list(tmp_path.iterdir()) == []

@@ -14,11 +14,12 @@ from small_models import write_pictures, write_small_models
 from edgekd.deploy import calibration_set
 from edgekd.deploy.calibration_set import CalibrationSet, make_set
 from edgekd.deploy.qdq import calibration_facts
-from edgekd.deploy.quantize import SET_FILE, CalibrateOptions, calibrate_models
+from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
 from edgekd.deploy.ranges import collect_histograms, ranges_by
 from edgekd.deploy.recipes import calibration_folder, read_recipe, recipes_for
 from edgekd.errors import DataError, InputError, ModelError
-from edgekd.model_set import read_model_set, sha256_of
+from edgekd.files import sha256_of
+from edgekd.model_set import CALIBRATION_SET, read_model_set
 from edgekd.runtime import preprocess as runtime_preprocess
 from edgekd.runtime.sources import read_picture
 
@@ -47,7 +48,7 @@ def test_hashes_are_in_the_graph_and_in_the_model_set(models: Path, calibrated: 
     assert stage.quantized and stage.calibration is not None
     facts = calibration_facts(onnx.load(calibrated / stage.file))
     assert facts == stage.calibration
-    known = CalibrationSet.model_validate_json((calibrated / SET_FILE).read_text())
+    known = CalibrationSet.model_validate_json((calibrated / CALIBRATION_SET).read_text())
     assert facts["set_sha256"] == known.sha256()
     assert facts["float_model_sha256"] == sha256_of(models / "detector.onnx")
     assert (facts["method"], facts["target"], facts["recipe"]) == ("minmax", "cpu", "detector-cpu")
@@ -110,7 +111,7 @@ def test_pictures_that_cannot_be_used(models: Path, pictures: Path, tmp_path: Pa
 def test_a_set_holds_its_pictures_to_their_hashes(
     models: Path, calibrated: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    options = replace(MINMAX, set_file=calibrated / SET_FILE)
+    options = replace(MINMAX, set_file=calibrated / CALIBRATION_SET)
     again = calibrate_models(models, pictures, tmp_path / "same", options)
     assert again.stages["detector"].sha256 == read_model_set(calibrated).stages["detector"].sha256
     other = tmp_path / "other"

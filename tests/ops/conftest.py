@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from edgekd.files import cache_folder
 from edgekd.ops import _cpu, _cpu_build, _dispatch
 from edgekd.ops._cpu_build import compile_cpu_library, find_compiler, find_cpu_library
-from edgekd.ops.sources import kernel_cache_dir
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +19,10 @@ def kernel_cache(tmp_path_factory):
     patch.setenv("XDG_CACHE_HOME", str(folder))
     patch.setattr(_cpu_build, "PACKAGE_DIR", folder)
     if find_compiler() is not None:
-        compile_cpu_library(kernel_cache_dir())
+        compile_cpu_library(cache_folder("kernels"))
     for cached in (find_cpu_library, _cpu.library, _dispatch._decide):
         cached.cache_clear()
-    yield kernel_cache_dir()
+    yield cache_folder("kernels")
     patch.undo()
 
 

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.errors import BackendUnavailable, BuildError, InputError
+from edgekd.files import write_bytes
 from edgekd.ops._cpu_build import compile_cpu_library, find_cpu_library, library_name
-from edgekd.ops.sources import kernel_sources_dir, source_hash, write_atomically
+from edgekd.ops.sources import kernel_sources_dir, source_hash
 
 
 def test_sources_of_a_checkout_and_of_an_installation(tmp_path):
@@ -70,8 +71,8 @@ def test_nothing_is_compiled_at_import_or_at_first_use(tmp_path, monkeypatch):
 def test_a_write_that_fails_leaves_nothing(tmp_path):
     target = tmp_path / "folder"
     target.mkdir()
-    with pytest.raises(OSError):
-        write_atomically(target, b"x")
+    with pytest.raises(InputError):
+        write_bytes(target, b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 

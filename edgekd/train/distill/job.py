@@ -22,7 +22,7 @@ from ultralytics.utils import LOGGER
 
 from edgekd.data.check import check_dataset
 from edgekd.errors import InputError, TrainingError
-from edgekd.model_set import sha256_of
+from edgekd.files import sha256_of
 from edgekd.models.levels import find_levels
 from edgekd.models.teachers import Teacher, detector_teacher, vit_teacher
 from edgekd.train.distill.balance import GradientBalance, TermRow, rows_to_csv
