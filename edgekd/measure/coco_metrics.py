@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgekd.data.read import LabelledPicture
 from edgekd.errors import BackendUnavailable
-from edgekd.runtime.output import coco_rle
+from edgekd.runtime.output import mask_rle
 from edgekd.types import BoolArray, Float32Array, Int32Array, Masks
 
 MEDIUM_FROM_PX, LARGE_FROM_PX = 32**2, 96**2
@@ -83,7 +83,7 @@ def average_precision(labels: Json, detections: list[Json], kind: Literal["bbox"
 
 def encode_masks(masks: Masks) -> list[Json]:
     """Write masks as COCO run lengths."""
-    return [coco_rle(masks.full(index)) for index in range(len(masks))]
+    return [mask_rle(masks, index) for index in range(len(masks))]
 
 
 def encode_labels(picture: LabelledPicture) -> list[Json]:

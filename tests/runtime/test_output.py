@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgekd.runtime.output import coco_rle, geojson, label_map, objects_json, overlay
+from edgekd.runtime.output import coco_rle, geojson, label_map, mask_rle, objects_json, overlay
 from edgekd.types import ChainResult, Detections, Masks
 
 
@@ -32,6 +33,16 @@ def test_run_lengths_equal_pycocotools(mask: np.ndarray) -> None:
     expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     assert coco_rle(mask)["counts"] == expected["counts"].decode()
     assert coco_rle(mask)["size"] == list(mask.shape)
+
+
+@settings(deadline=None)
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=12)), st.integers(0, 3))
+def test_run_lengths_of_a_crop_are_those_of_the_whole_mask(crop: np.ndarray, margin: int) -> None:
+    height, width = crop.shape
+    window = np.array([[margin, margin // 2, margin + width, margin // 2 + height]], np.int32)
+    size = max(1, height + margin), max(1, width + margin)
+    masks = Masks(size, window, (crop,), np.ones(1, np.float32))
+    assert mask_rle(masks, 0) == coco_rle(masks.full(0))
 
 
 def test_objects_are_json(result: ChainResult) -> None:
