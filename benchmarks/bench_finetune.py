@@ -19,10 +19,12 @@ import cv2
 import numpy as np
 import torch
 
+from edgekd.data.labels import LabelledPicture
+from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_labels
 from edgekd.environment import describe_machine, device_slug
 from edgekd.files import sha256_of
 from edgekd.models.tinysam import TinySam, load_tinysam
-from edgekd.train.finetune.crops import SegmentationSample, read_bgr, read_coco
 from edgekd.train.finetune.job import NWPU_SPLIT
 from edgekd.train.finetune.prompts import PromptKind
 from edgekd.train.finetune.quality import (
@@ -43,7 +45,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     names = json.loads(arguments.split.read_text())["validation"]
     images = arguments.images or arguments.data.parent / "images"
-    samples = read_coco(arguments.data, images, names)[:: arguments.every]
+    samples = read_labels(arguments.data, images).only(names).for_masks().pictures[:: arguments.every]
     model = load_tinysam(arguments.weights)
     results: dict[str, object] = {}
     for side, kind in [(side, kind) for side in arguments.sides for kind in arguments.prompts]:
@@ -75,7 +77,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(model: TinySam, samples: Sequence[SegmentationSample], side: int, kind: PromptKind) -> dict[str, object]:
+def measure(model: TinySam, samples: Sequence[LabelledPicture], side: int, kind: PromptKind) -> dict[str, object]:
     began = time.perf_counter()
     scores: list[ObjectScore] = []
     for sample in samples:
@@ -83,7 +85,7 @@ def measure(model: TinySam, samples: Sequence[SegmentationSample], side: int, ki
     return summarise(scores) | {"seconds_per_picture": round((time.perf_counter() - began) / len(samples), 3)}
 
 
-def draw_grid(model: TinySam, samples: Sequence[SegmentationSample], side: int, path: Path) -> None:
+def draw_grid(model: TinySam, samples: Sequence[LabelledPicture], side: int, path: Path) -> None:
     """Two rows each of the highest and of the lowest IoU: truth in green, prediction in red, both in yellow."""
     tiles = [(m.iou, tile(m, sample)) for sample, m in every_object(model, samples, side)]
     tiles.sort(key=lambda item: -item[0])
@@ -96,20 +98,20 @@ def draw_grid(model: TinySam, samples: Sequence[SegmentationSample], side: int, 
 
 
 def every_object(
-    model: TinySam, samples: Sequence[SegmentationSample], side: int
-) -> Iterator[tuple[SegmentationSample, ObjectMask]]:
+    model: TinySam, samples: Sequence[LabelledPicture], side: int
+) -> Iterator[tuple[LabelledPicture, ObjectMask]]:
     for sample in samples:
         for found in predict_objects(model, sample, side, "box"):
             yield sample, found
 
 
-def tile(found: ObjectMask, sample: SegmentationSample) -> np.ndarray:
+def tile(found: ObjectMask, sample: LabelledPicture) -> np.ndarray:
     ys, xs = np.nonzero(found.truth)
     reach = max(int(0.75 * max(np.ptp(xs), np.ptp(ys))), 16)
     y, x = (ys.min() + ys.max()) // 2, (xs.min() + xs.max()) // 2
     rows = slice(max(y - reach, 0), y + reach)
     columns = slice(max(x - reach, 0), x + reach)
-    window = read_bgr(sample.path)[rows, columns].copy()
+    window = read_pixels(sample)[rows, columns].copy()
     for mask, colour in ((found.truth, (0, 255, 0)), (found.predicted, (0, 0, 255))):
         contours, _ = cv2.findContours(mask[rows, columns].astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         layer = cv2.drawContours(np.zeros_like(window), contours, -1, colour, 1)
@@ -119,7 +121,7 @@ def tile(found: ObjectMask, sample: SegmentationSample) -> np.ndarray:
     return np.asarray(small)
 
 
-def write(arguments: argparse.Namespace, samples: Sequence[SegmentationSample], results: dict[str, object]) -> None:
+def write(arguments: argparse.Namespace, samples: Sequence[LabelledPicture], results: dict[str, object]) -> None:
     machine = describe_machine()
     report = {
         "kind": "finetune",

@@ -27,7 +27,8 @@ import onnx
 import typer
 
 from edgekd.bundle import BackendName, Precision, describe_file, read_manifest, write_manifest
-from edgekd.data.read import LabelledSet, read_labelled_set
+from edgekd.data.labels import LabelledSet
+from edgekd.data.read import read_labels
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.calibration_set import feeds_of, make_set
 from edgekd.deploy.qdq import quantized_layers
@@ -64,7 +65,7 @@ def accuracy(
     target: Annotated[list[str] | None, typer.Option()] = None,
     nncf: Annotated[bool, typer.Option(help="also what NNCF makes of the graph by its own rules")] = False,
 ) -> None:
-    labels = chosen_labels(read_labelled_set(data, data_images), only_names, part, limit)
+    labels = chosen_labels(read_labels(data, data_images), only_names, part, limit)
     model_set = read_model_set(models)
     spec = {"detector": model_set.pipeline.detector_input, "encoder": model_set.pipeline.encoder_input}[stage]
     pictures = make_set(images, count, {stage: spec})
@@ -116,7 +117,7 @@ def gated(
     part: str = "validation",
     limit: int | None = None,
 ) -> None:
-    labels = chosen_labels(read_labelled_set(data, data_images), only_names, part, limit)
+    labels = chosen_labels(read_labels(data, data_images), only_names, part, limit)
     manifest, model_set = read_manifest(bundle), read_model_set(models)
     quantized = [name for name, built in manifest.stages.items() if built.calibration]
     if manifest.backend != "onnxruntime" or len(quantized) != 1 or manifest.gate is None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgekd.train.finetune.crops import SegmentationSample, read_coco
+from edgekd.data.labels import LabelledPicture
+from edgekd.data.read import read_labels
 
 CLASSES = ("disc", "square")
 
@@ -41,5 +42,5 @@ def write_scenes(folder: Path, n: int = 3, side: int = 128) -> Path:
     return path
 
 
-def scenes(folder: Path, n: int = 3, side: int = 128) -> list[SegmentationSample]:
-    return read_coco(write_scenes(folder, n, side), folder)
+def scenes(folder: Path, n: int = 3, side: int = 128) -> list[LabelledPicture]:
+    return list(read_labels(write_scenes(folder, n, side), folder).for_masks().pictures)

@@ -72,7 +72,7 @@ def _gated(
 ) -> Manifest:
     """Build, measure against float on labelled pictures, and return blocks to float where that is allowed."""
     from edgekd.cli.console import log
-    from edgekd.data.read import read_labelled_set
+    from edgekd.data.read import read_labels
     from edgekd.deploy.gate import GateOptions, apply_gate, parse_gate
     from edgekd.measure.quality import Sample
 
@@ -80,5 +80,5 @@ def _gated(
     limits = parse_gate(text)
     if data is None:
         raise InputError("a gate was given and nothing to measure it on; name labelled pictures with --data")
-    sample = Sample.of_labels(read_labelled_set(data, images))
+    sample = Sample.of_labels(read_labels(data, images))
     return apply_gate(models, output, options, GateOptions(limits, sample, fallback), log.print)

@@ -28,7 +28,7 @@ def calibrate(
 ) -> None:
     """Measure ranges on pictures and write graphs with Q/DQ pairs; the decoder stays float."""
     from edgekd.cli.console import log, out
-    from edgekd.data.read import read_labelled_set
+    from edgekd.data.read import read_labels
     from edgekd.deploy.choose_method import method_score
     from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
     from edgekd.graphs import StageName
@@ -43,7 +43,7 @@ def calibrate(
     options = CalibrateOptions(target, method, stages[only], count, tuple(recipe or ()), set_file)
     score = None
     if method == "auto" and images.is_dir():
-        labels = read_labelled_set(data, data_images, limit=trial_count) if data else None
+        labels = read_labels(data, data_images, limit=trial_count) if data else None
         sample = Sample.of_labels(labels) if labels else Sample(tuple(pictures_in(images)[:trial_count]))
         score = method_score(models, target, sample)
     with log.status("calibrating"):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edgekd.data.write import DataReport, Picture
+    from edgekd.data.labels import LabelledSet
+    from edgekd.data.write import DataReport
 
 app = typer.Typer(help="Make a data set for training: COCO, NWPU VHR-10, DIOR or DOTA.", no_args_is_help=True)
 
@@ -26,11 +27,10 @@ def coco(
     limit: Limit = None,
 ) -> None:
     """Convert a COCO file, split by picture."""
-    from edgekd.data.published import read_coco
-    from edgekd.data.write import split_pictures
+    from edgekd.data.coco import read_coco
+    from edgekd.data.published import split_pictures
 
-    found, names = read_coco(source, pictures)
-    _write(split_pictures(found, val_fraction, seed), names, output, limit)
+    _write(split_pictures(read_coco(source, pictures), val_fraction, seed), output, limit)
 
 
 @app.command()
@@ -42,8 +42,7 @@ def nwpu(
     """Convert NWPU VHR-10 with the recorded split (416 pictures for training, 104 for validation)."""
     from edgekd.data.published import read_nwpu
 
-    splits, names = read_nwpu(source)
-    _write(splits, names, output, limit)
+    _write(read_nwpu(source), output, limit)
 
 
 @app.command()
@@ -55,8 +54,7 @@ def dior(
     """Convert DIOR with horizontal boxes: trainval for training, test for validation."""
     from edgekd.data.published import read_dior
 
-    splits, names = read_dior(source)
-    _write(splits, names, output, limit)
+    _write(read_dior(source), output, limit)
 
 
 @app.command()
@@ -68,15 +66,15 @@ def dota(
     limit: Limit = None,
 ) -> None:
     """Convert DOTA v1.0 with oriented boxes, tiled."""
-    from edgekd.data.dota import convert_dota
+    from edgekd.data.published import convert_dota
 
     _report(convert_dota(source, output, limit, tile_px, overlap_px), output)
 
 
-def _write(splits: dict[str, list[Picture]], names: list[str], output: Path, limit: int | None) -> None:
+def _write(splits: dict[str, LabelledSet], output: Path, limit: int | None) -> None:
     from edgekd.data.write import write_dataset
 
-    _report(write_dataset({key: pictures[:limit] for key, pictures in splits.items()}, names, output), output)
+    _report(write_dataset({split: labels.first(limit) for split, labels in splits.items()}, output), output)
 
 
 def _report(report: DataReport, output: Path) -> None:

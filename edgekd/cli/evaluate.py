@@ -10,7 +10,7 @@ import typer
 from edgekd.errors import InputError
 
 if TYPE_CHECKING:
-    from edgekd.data.read import LabelledSet
+    from edgekd.data.labels import LabelledSet
     from edgekd.measure.accuracy import AccuracyReport
     from edgekd.measure.parity import ParityReport
 
@@ -32,7 +32,7 @@ def evaluate(
 ) -> None:
     """Measure box AP, mask AP and mean IoU on labels, or parity with another bundle without labels, or both."""
     from edgekd.cli.console import out, write_text
-    from edgekd.data.read import read_labelled_set
+    from edgekd.data.read import read_labels
     from edgekd.measure.accuracy import EvaluateOptions
     from edgekd.measure.accuracy_table import accuracy_table, parity_table
 
@@ -42,7 +42,7 @@ def evaluate(
         raise InputError("--grid shows the worst pictures by their labels and no labels were given; add --data LABELS")
     options = EvaluateOptions(only != "segmenter", only != "detector", mask_confidence=mask_confidence)
     reports: list[AccuracyReport | ParityReport] = []
-    labels = read_labelled_set(data, images, split, limit) if data else None
+    labels = read_labels(data, images, split, limit) if data else None
     if labels:
         accuracy = _measure(bundle, labels, options, threads)
         reports.append(accuracy)

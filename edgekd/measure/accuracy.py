@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 import edgekd
-from edgekd.data.read import LabelledPicture, LabelledSet
+from edgekd.data.labels import LabelledPicture, LabelledSet
+from edgekd.data.pixels import read_pixels
 from edgekd.environment import Machine, describe_machine
 from edgekd.errors import DataError
 from edgekd.files import sha256_of
@@ -23,7 +24,6 @@ from edgekd.measure import coco_metrics as coco
 from edgekd.measure.coco_metrics import Json
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
-from edgekd.runtime.sources import read_picture
 from edgekd.types import Detections, Float32Array, Int32Array, UInt8Array
 
 Track = Callable[[Sequence[LabelledPicture]], Iterable[LabelledPicture]]
@@ -187,7 +187,7 @@ class _Evaluation:
 
     def add(self, image_id: int, picture: LabelledPicture) -> None:
         """Run one picture."""
-        pixels = _read_checked(picture)
+        pixels = read_pixels(picture)
         found = Detections.from_boxes(np.zeros((0, 4), np.float32))
         f1 = miou = None
         if self._with_masks and not self._chain.segmenter.takes_boxes:
@@ -241,17 +241,6 @@ class _Evaluation:
             "mask": coco.average_precision(truth, self._masks, "segm") if masks else {},
             "gt_box_mask": coco.iou_by_size(ious, areas),
         }
-
-
-def _read_checked(picture: LabelledPicture) -> UInt8Array:
-    pixels = read_picture(picture.path)
-    if pixels.shape[:2] != picture.size_px:
-        found, expected = pixels.shape[1::-1], picture.size_px[::-1]
-        raise DataError(
-            f"{picture.path} has {found[0]}x{found[1]} px and its label says {expected[0]}x{expected[1]}; "
-            "label the picture again or restore the one that was labelled"
-        )
-    return pixels
 
 
 def _box_results(image_id: int, found: Detections) -> list[Json]:

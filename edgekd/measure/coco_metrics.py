@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.data.read import LabelledPicture
+from edgekd.data.labels import LabelledPicture
 from edgekd.errors import BackendUnavailable
 from edgekd.runtime.output import mask_rle
 from edgekd.types import BoolArray, Float32Array, Int32Array, Masks

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgekd.data.read import LabelledSet
+from edgekd.data.labels import LabelledSet
 from edgekd.errors import InputError
 from edgekd.graphs import StageName
 from edgekd.measure.accuracy import EvaluateOptions, evaluate_chain

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from edgekd.data.read import LabelledPicture, LabelledSet
+from edgekd.data.labels import LabelledPicture, LabelledSet
+from edgekd.data.pixels import read_pixels
 from edgekd.measure.accuracy import PictureScore
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.output import overlay
-from edgekd.runtime.sources import read_picture
 from edgekd.types import UInt8Array
 
 TILE_PX = 480
@@ -36,15 +36,14 @@ def worst_case_grid(chain: Chain, labels: LabelledSet, scores: Sequence[PictureS
 
 
 def _row(chain: Chain, picture: LabelledPicture, score: PictureScore) -> UInt8Array:
-    pixels = read_picture(picture.path)
+    pixels = read_pixels(picture)
     labelled = pixels.copy()
     width_px = max(1, round(max(pixels.shape[:2]) / 400))
     for index in range(len(picture)):
         left, top, right, bottom = (round(float(value)) for value in picture.xyxy[index])
         cv2.rectangle(labelled, (left, top), (right, bottom), (0, 220, 0), width_px, cv2.LINE_AA)
-        mask = picture.segmentations[index]
-        if isinstance(mask, list):
-            rings = [np.round(np.array(ring).reshape(-1, 2)).astype(np.int32) for ring in mask]
+        if picture.segmentations[index] is not None:
+            rings = [np.round(ring).astype(np.int32) for ring in picture.rings(index)]
             cv2.polylines(labelled, rings, True, (0, 255, 255), width_px, cv2.LINE_AA)
     tiles = np.concatenate([_tile(labelled), _tile(overlay(pixels, chain(pixels)))], 1)
     caption = np.zeros((_CAPTION_PX, tiles.shape[1], 3), np.uint8)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekd.data.read import LabelledPicture, LabelledSet
+from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.errors import DataError, InputError
 from edgekd.measure import coco_metrics as coco
 from edgekd.measure.accuracy import (

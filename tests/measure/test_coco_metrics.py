@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd.data.read import LabelledPicture
+from edgekd.data.labels import LabelledPicture
 from edgekd.measure import coco_metrics as coco
 from edgekd.types import Masks
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgekd.data.labels import LabelledPicture
+from edgekd.data.read import read_labels
 from edgekd.errors import DataError, InputError, TrainingError
 from edgekd.train.finetune.averaged import Stage
-from edgekd.train.finetune.crops import CropRecipe, SegmentationSample, read_coco, read_yolo_polygons
+from edgekd.train.finetune.crops import CropRecipe
 from edgekd.train.finetune.loop import FinetuneConfig, SegmenterTask, StepWatch, finetune
 
 SegmenterName = Literal["tinysam", "sam3"]
@@ -67,9 +69,9 @@ class FinetuneJob:
 class Samples:
     """The pictures of a run: to learn from, to validate on, and those whose masks must not get worse."""
 
-    train: Sequence[SegmentationSample]
-    validation: Sequence[SegmentationSample]
-    retention: Sequence[SegmentationSample]
+    train: Sequence[LabelledPicture]
+    validation: Sequence[LabelledPicture]
+    retention: Sequence[LabelledPicture]
 
 
 def parse_stages(text: str, n_steps: int) -> tuple[Stage, ...]:
@@ -105,20 +107,14 @@ def run_job(job: FinetuneJob, on_step: StepWatch, say: Callable[[str], None]) ->
     return report
 
 
-def read_samples(data: Path, images: Path | None) -> list[SegmentationSample]:
-    """Labelled pictures of a COCO JSON (`images` names their folder) or of a folder of YOLO polygons."""
-    if data.is_dir():
-        pictures, labels = data / "images", data / "labels"
-        if not pictures.is_dir() or not labels.is_dir():
-            raise DataError(f"{data} holds no images/ and labels/; pass such a folder of YOLO polygons or a COCO JSON")
-        return read_yolo_polygons(pictures, labels)
-    beside = data.parent / "images"
-    return read_coco(data, images or (beside if beside.is_dir() else data.parent))
+def read_samples(data: Path, images: Path | None) -> list[LabelledPicture]:
+    """The pictures with masks of labels of any format; `images` names the folder of the pictures of a COCO JSON."""
+    return list(read_labels(data, images, split="train").for_masks().pictures)
 
 
 def split_samples(
-    samples: Sequence[SegmentationSample], job: FinetuneJob
-) -> tuple[list[SegmentationSample], list[SegmentationSample]]:
+    samples: Sequence[LabelledPicture], job: FinetuneJob
+) -> tuple[list[LabelledPicture], list[LabelledPicture]]:
     """Training and validation pictures, by the split file or drawn by the seed. Raises DataError when one is empty."""
     if job.split is None:
         names = sorted(s.path.name for s in samples)

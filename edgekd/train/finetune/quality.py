@@ -1,6 +1,6 @@
 """How good masks are: IoU per object with ground-truth prompts, by size and class, and what needs no network.
 
-In: a TinySam and `SegmentationSample`s. Out: `ObjectScore`s and a summary. Masks are scored in the pixels of the
+In: a TinySam and `LabelledPicture`s. Out: `ObjectScore`s and a summary. Masks are scored in the pixels of the
 picture, at a given longer side of the network's input; with a box prompt they are cut to the box, as the runtime does.
 The three baselines are what any segmenter has to beat: the filled box, its inscribed ellipse, and OpenCV's GrabCut.
 """
@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgekd.data.labels import LabelledPicture
+from edgekd.data.pixels import read_pixels
 from edgekd.errors import GateFailed
 from edgekd.models.prompt_decoder import FOREGROUND, MASK_CELL_PX
 from edgekd.models.tinysam import PromptDecoder, TinySam
-from edgekd.train.finetune.crops import SegmentationSample, draw_mask, read_bgr, tight_box, whole_frame
+from edgekd.train.finetune.crops import tight_box, whole_frame
 from edgekd.train.finetune.prompts import PromptKind
 
 Mask = NDArray[np.bool_]
@@ -54,7 +56,7 @@ def mask_agreement(a: Mask, b: Mask) -> float:
 
 @torch.no_grad()
 def predict_objects(
-    model: TinySam, sample: SegmentationSample, long_side_px: int, kind: PromptKind
+    model: TinySam, sample: LabelledPicture, long_side_px: int, kind: PromptKind
 ) -> Iterator[ObjectMask]:
     """The model's mask of every object of one picture, prompted with the truth: its box, box and centre, or a point."""
     model.eval()
@@ -63,8 +65,8 @@ def predict_objects(
     embeddings = model.image_encoder(torch.from_numpy(frame.image).unsqueeze(0).to(device))
     decoder = PromptDecoder(model, "box+centre" if kind == "box+centre" else "box").to(device)
     scale = _scale(sample.size_px, long_side_px)
-    truths = [draw_mask(o.polygons, sample.size_px) for o in sample.objects]
-    seen = [(o, t) for o, t in zip(sample.objects, truths, strict=True) if t.any()]
+    truths = [(sample.name_of(index), sample.mask(index)) for index in range(len(sample))]
+    seen = [(name, truth) for name, truth in truths if truth.any()]
     for first in range(0, len(seen), _PROMPTS_AT_ONCE):
         chunk = seen[first : first + _PROMPTS_AT_ONCE]
         boxes = np.array([tight_box(t) for _, t in chunk], np.float32)
@@ -76,9 +78,9 @@ def predict_objects(
         else:
             low_res, iou = decoder(embeddings, torch.from_numpy(boxes * np.tile(scale, 2)).to(device))
         logits = low_res.float().cpu().numpy()
-        for (item, truth), box, logit, score in zip(chunk, boxes, logits, iou.tolist(), strict=True):
+        for (name, truth), box, logit, score in zip(chunk, boxes, logits, iou.tolist(), strict=True):
             mask = to_picture(logit, sample.size_px, scale)
-            yield ObjectMask(item.class_name, truth > 0, mask if kind == "point" else cut_to_box(mask, box), score)
+            yield ObjectMask(name, truth > 0, mask if kind == "point" else cut_to_box(mask, box), score)
 
 
 def _scale(size_px: tuple[int, int], long_side_px: int) -> NDArray[np.float32]:
@@ -117,11 +119,11 @@ def inner_point(mask: NDArray[np.uint8], box: NDArray[np.float32]) -> tuple[floa
     return float(column) + 0.5, float(row) + 0.5
 
 
-def baseline_objects(sample: SegmentationSample, baseline: str) -> Iterator[ObjectMask]:
+def baseline_objects(sample: LabelledPicture, baseline: str) -> Iterator[ObjectMask]:
     """Masks that need no training, from the ground-truth box: one of `BASELINES`."""
-    picture = read_bgr(sample.path) if baseline == "grabcut" else None
-    for item in sample.objects:
-        truth = draw_mask(item.polygons, sample.size_px)
+    picture = read_pixels(sample) if baseline == "grabcut" else None
+    for index in range(len(sample)):
+        truth = sample.mask(index)
         if not truth.any():
             continue
         x1, y1, x2, y2 = (int(v) for v in tight_box(truth))
@@ -133,7 +135,7 @@ def baseline_objects(sample: SegmentationSample, baseline: str) -> Iterator[Obje
             guess = _grabcut(picture, (x1, y1, x2, y2))
         else:
             guess[y1:y2, x1:x2] = 1
-        yield ObjectMask(item.class_name, truth > 0, cut_to_box(guess > 0, np.array([x1, y1, x2, y2])), 0.0)
+        yield ObjectMask(sample.name_of(index), truth > 0, cut_to_box(guess > 0, np.array([x1, y1, x2, y2])), 0.0)
 
 
 def _grabcut(picture: NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from edgekd.data.labels import LabelledPicture
 from edgekd.errors import TrainingError
 from edgekd.losses.segmentation import MaskLossWeights, object_weight, prompt_loss
 from edgekd.models.prompt_decoder import MASK_CELL_PX
@@ -23,7 +24,7 @@ from edgekd.models.spectral_adapter import Adapted, attach_adapters
 from edgekd.models.tinysam import ADAPTED, TinySam, save_tinysam
 from edgekd.models.tinyvit import EMBEDDING_CHANNELS
 from edgekd.train.finetune.auxiliary import DenseAuxiliary
-from edgekd.train.finetune.crops import CropRecipe, SegmentationSample, draw_crops, some_objects
+from edgekd.train.finetune.crops import CropRecipe, draw_crops, some_objects
 from edgekd.train.finetune.freeze import ADAPTER_PATTERN, TINYSAM, TINYSAM_FROM_NOTHING, FreezePolicy
 from edgekd.train.finetune.prompts import PROMPT_KINDS, PromptBatch, PromptKind
 from edgekd.train.finetune.quality import Mask, predict_objects, score, summarise
@@ -41,9 +42,9 @@ class TinySamData:
         kind_shares: how often each kind of prompt of `PROMPT_KINDS` is drawn.
     """
 
-    train: Sequence[SegmentationSample]
-    validation: Sequence[SegmentationSample]
-    retention: Sequence[SegmentationSample]
+    train: Sequence[LabelledPicture]
+    validation: Sequence[LabelledPicture]
+    retention: Sequence[LabelledPicture]
     recipe: CropRecipe = CropRecipe()
     crops_per_step: int = 4
     prompts_per_crop: int = 8
@@ -71,7 +72,7 @@ class TinySamTask:
         self.tinysam, self.data, self.teacher = model, data, teacher
         self.auxiliary: DenseAuxiliary | None = None
         if from_nothing:
-            self.auxiliary = DenseAuxiliary(sorted({o.class_name for s in data.train for o in s.objects}))
+            self.auxiliary = DenseAuxiliary(sorted({s.name_of(i) for s in data.train for i in range(len(s))}))
             self.model = nn.ModuleDict({"tinysam": model, "auxiliary": self.auxiliary})
         is_adapted = isinstance(model.image_encoder.neck, Adapted)
         self.policy = TINYSAM_FROM_NOTHING if from_nothing else _policy_for(is_adapted)
@@ -126,7 +127,7 @@ class TinySamTask:
         """Write the official checkpoint, with the adapter beside it where there is one."""
         save_tinysam(self.tinysam, path)
 
-    def _objects(self, sample: SegmentationSample, side: int, kind: PromptKind) -> Any:
+    def _objects(self, sample: LabelledPicture, side: int, kind: PromptKind) -> Any:
         return predict_objects(self.tinysam, sample, side, kind)
 
 

@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgekd.data.labels import LabelledPicture
 from edgekd.errors import TrainingError
 from edgekd.losses.sam3 import ConceptTruth, sam3_loss
 from edgekd.models.sam3 import n_vision_blocks
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD
 from edgekd.train.checkpoint import write_atomically
-from edgekd.train.finetune.crops import Crop, CropRecipe, SegmentationSample, draw_crops, whole_frame
+from edgekd.train.finetune.crops import Crop, CropRecipe, draw_crops, whole_frame
 from edgekd.train.finetune.freeze import SAM3, SAM3_BLOCKS, sam3_of_depth
 from edgekd.train.finetune.quality import Mask, mask_agreement
 
@@ -46,9 +47,9 @@ class Sam3Data:
     retention: labelled pictures on which the quality must be kept, of the original task where there are any.
     """
 
-    train: Sequence[SegmentationSample]
-    validation: Sequence[SegmentationSample]
-    retention: Sequence[SegmentationSample]
+    train: Sequence[LabelledPicture]
+    validation: Sequence[LabelledPicture]
+    retention: Sequence[LabelledPicture]
     tokens: Callable[[str], Tokens]
     recipe: CropRecipe
     pictures_per_step: int = 1
@@ -56,7 +57,7 @@ class Sam3Data:
     @property
     def class_names(self) -> list[str]:
         """All classes of the training pictures, sorted."""
-        return sorted({o.class_name for s in self.train for o in s.objects})
+        return sorted({s.name_of(i) for s in self.train for i in range(len(s))})
 
 
 class Sam3Task:
@@ -111,7 +112,7 @@ class Sam3Task:
         pool = absent if absent and rng.random() < ABSENT_SHARE else present
         return pool[int(rng.integers(len(pool)))]
 
-    def _questions(self, samples: Sequence[SegmentationSample]) -> Iterator[tuple[Crop, str]]:
+    def _questions(self, samples: Sequence[LabelledPicture]) -> Iterator[tuple[Crop, str]]:
         for sample in samples:
             side = self.data.recipe.side_px
             crop = whole_frame(sample, side, multiple_px=side)

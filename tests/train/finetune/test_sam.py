@@ -204,7 +204,7 @@ def test_bad_orders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         run(split=tmp_path / "split.json")
     with pytest.raises(DataError, match="no split file"):
         run(split=tmp_path / "0.png")
-    with pytest.raises(DataError, match="no images/ and labels/"):
+    with pytest.raises(DataError, match="does not hold images/ and labels/"):
         run(data=tmp_path)
     with pytest.raises(Exception, match="multiple of 32"):
         run(imgsz=100)

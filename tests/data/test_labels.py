@@ -1,0 +1,88 @@
+"""What a labelled picture can tell: outlines, masks, turned boxes; and run lengths against COCO's own library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekd.data.labels import LabelledPicture, draw_mask
+from edgekd.data.rle import decode_rle
+from edgekd.errors import DataError
+
+RNG = np.random.default_rng(5)
+
+
+def picture_of(segmentation: Any, xyxy: tuple[float, ...] = (4, 6, 20, 30), size_px=(40, 50)) -> LabelledPicture:
+    return LabelledPicture(
+        path=Path("a.png"),
+        size_px=size_px,
+        xyxy=np.array([xyxy], np.float32),
+        class_id=np.zeros(1, np.int32),
+        area_px=np.ones(1),
+        crowd=np.zeros(1, np.bool_),
+        segmentations=(segmentation,),
+        class_names=("thing",),
+    )
+
+
+def test_run_lengths_equal_pycocotools() -> None:
+    mask_api = pytest.importorskip("pycocotools.mask")
+    for size in [(1, 1), (7, 5), (40, 50), (300, 3)]:
+        mask = (RNG.random(size) < 0.4).astype(np.uint8)
+        packed = mask_api.encode(np.asfortranarray(mask))
+        for counts in (packed["counts"], packed["counts"].decode()):
+            np.testing.assert_array_equal(decode_rle({"size": list(size), "counts": counts}, size), mask)
+        flat = mask.T.ravel()
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], flat]))) if flat.any() else np.array([], int)
+        runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+        np.testing.assert_array_equal(decode_rle({"size": list(size), "counts": runs}, size), mask)
+
+
+@pytest.mark.parametrize(
+    "rle",
+    [
+        {}, {"size": [40, 50]}, {"size": [40, 51], "counts": [2000]}, {"size": [40, 50], "counts": [1999]},
+        {"size": [40, 50], "counts": [-5, 2005]}, {"size": [40, 50], "counts": ["a"]},
+        {"size": [40, 50], "counts": [1e40]}, {"size": [40, 50], "counts": "\u00ff"},
+        {"size": [40, 50], "counts": "o" * 99}, {"size": [40, 50], "counts": [[1], [2, 3]]}, {"size": 3, "counts": [1]},
+    ],
+)  # fmt: skip
+def test_damaged_run_lengths_are_refused(rle: dict[str, Any]) -> None:
+    with pytest.raises(DataError):
+        decode_rle(rle, (40, 50))
+
+
+def test_masks_and_outlines_agree() -> None:
+    box = picture_of(None)
+    assert int(box.mask(0)[7:29, 5:19].sum()) == 22 * 14
+    ring = [[4.0, 6.0, 20.0, 6.0, 20.0, 30.0]]
+    np.testing.assert_array_equal(picture_of(ring).mask(0), draw_mask(picture_of(ring).rings(0), (40, 50)))
+    mask = np.zeros((40, 50), np.uint8)
+    mask[3:9, 4:30] = mask[20:25, 10:12] = mask[38, 40] = 1
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [0]])))
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    coded = picture_of({"size": [40, 50], "counts": runs})
+    np.testing.assert_array_equal(coded.mask(0), mask)
+    np.testing.assert_array_equal(draw_mask(coded.rings(0), (40, 50)), mask)
+
+
+def test_turned_boxes_are_the_corners_they_came_from() -> None:
+    for degrees in (0, 17, 45, 80, 90):
+        turn = np.deg2rad(degrees)
+        along, across = np.array([np.cos(turn), np.sin(turn)]) * 9, np.array([-np.sin(turn), np.cos(turn)]) * 4
+        corners = np.array([25, 20]) + np.array([-along - across, along - across, along + across, across - along])
+        x, y, w, h, angle = picture_of([corners.ravel().tolist()]).oriented_boxes()[0]
+        assert (x, y) == pytest.approx((25, 20), abs=1e-3)
+        assert sorted((w, h)) == pytest.approx([8, 18], abs=1e-3) and 0 <= angle <= np.pi / 2 + 1e-6
+        long_axis = angle if w > h else angle + np.pi / 2
+        assert abs(np.sin(long_axis - turn)) < 1e-3
+
+
+def test_objects_are_taken_together() -> None:
+    one = picture_of(None)
+    assert len(one.take(np.array([False]))) == 0 and len(one.take(np.array([0]))) == 1
+    assert one.take(np.array([True])).segmentations == (None,)
