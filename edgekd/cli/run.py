@@ -10,7 +10,10 @@ import typer
 from edgekd.errors import BackendUnavailable, InputError
 
 if TYPE_CHECKING:
+    from edgekd.cli.mosaic import TileChoice
+    from edgekd.runtime.chain import Chain, ChainOptions
     from edgekd.runtime.sources import Frame
+    from edgekd.runtime.windows import Windows
     from edgekd.types import ChainResult
 
 
@@ -27,26 +30,37 @@ def run(
     overlays: Annotated[bool, typer.Option(help="write NAME_overlay.jpg")] = True,
     masks: Annotated[bool, typer.Option(help="write NAME_masks.png: pixel value 1 + index of the object")] = True,
     geojson: Annotated[bool, typer.Option(help="write NAME.geojson; needs GeoTIFF sources and rasterio")] = False,
+    tile: Annotated[str, typer.Option(help="large pictures in tiles: auto, off, or a side in px")] = "auto",
+    object_px: Annotated[int | None, typer.Option(help="side of the largest object; default: a quarter tile")] = None,
+    bands: Annotated[str, typer.Option(help="red, green and blue band of a raster, such as 4,3,2")] = "",
+    stretch: Annotated[str, typer.Option(help="values of a raster that become 0 and 255: LOW,HIGH")] = "",
 ) -> None:
     """Find objects and their masks; one line a picture on stdout, files in the output folder.
 
     A picture that cannot be read is reported and skipped; the exit code is then 1, and all other results are kept.
+    A picture much larger than the detector's input is run in tiles; interrupted, the same command goes on where it
+    stopped.
     """
     from rich.progress import track
 
     from edgekd.cli.console import log, out
+    from edgekd.cli.mosaic import TileChoice, open_if_tiled
     from edgekd.runtime.chain import Chain, ChainOptions
     from edgekd.runtime.detect import DetectOptions
     from edgekd.runtime.segment import MaskOptions
     from edgekd.runtime.sources import expand, frames
 
     options = ChainOptions(DetectOptions(confidence, iou, max_boxes), MaskOptions(min_region_px=min_region_px))
+    choice = TileChoice(tile, object_px, bands, stretch)
     paths = expand(sources)
     written = _Writer(output, overlays, masks, geojson)
     failures: list[str] = []
     with Chain.open(bundle, threads) as chain:
         for path in track(paths, "running", console=log, disable=len(paths) == 1):
             try:
+                if (windows := open_if_tiled(path, chain, choice)) is not None:
+                    failures += written.add_tiled(chain, path, windows, options, choice)
+                    continue
                 for frame in frames(path):
                     result = chain(frame.picture, options)
                     written.add(frame, result)
@@ -58,7 +72,7 @@ def run(
                 log.print(f"skipped: {error}")
     written.finish(json_file)
     if failures:
-        raise InputError(f"{len(failures)} of {len(paths)} sources could not be read (first: {failures[0]})")
+        raise InputError(f"{len(failures)} of {len(paths)} sources could not be read as a whole (first: {failures[0]})")
 
 
 class _Writer:
@@ -89,6 +103,25 @@ class _Writer:
                 "times_ms": {name: round(value, 3) for name, value in result.times_ms.items()},
             }
         )
+
+    def add_tiled(
+        self, chain: Chain, path: Path, windows: Windows, options: ChainOptions, choice: TileChoice
+    ) -> list[str]:
+        """Run and write a large picture; return a sentence when parts of it could not be read."""
+        from edgekd.cli.console import out
+        from edgekd.cli.mosaic import journal_path, run_tiled, write_mosaic
+
+        try:
+            result, broken = run_tiled(chain, path, windows, options, choice, self.folder)
+            kinds = (self.overlays, self.masks, self.geojson)
+            self.pictures.append(write_mosaic(path, windows, result, self.folder, kinds))
+        finally:
+            windows.close()
+        out.print(f"{path.stem}: {_summary(result)}")
+        if broken:
+            return [broken]
+        journal_path(self.folder, path).unlink()
+        return []
 
     def finish(self, json_file: Path | None) -> None:
         import json

@@ -7,7 +7,8 @@ OpenCV, since their formats have no windows. One stretch to 8 bits holds for all
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,9 @@ from edgekd.types import UInt8Array
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 SAMPLE_PX = 2048
 """The stretch of a file is found on at most this many rows and columns of it."""
+
+N_STRIPS = 16
+"""Samples and previews are read in so many parts, so that a damaged one costs no more."""
 
 CACHE_BYTES = 64 << 20
 """What GDAL may keep of decoded blocks; its own choice is a share of the machine's memory."""
@@ -164,20 +168,31 @@ class RasterWindows:
             InputError: this part of the file is damaged.
         """
         left, top, right, bottom = window
-        return self._read(((top, bottom), (left, right)), (bottom - top, right - left))
+        return self._pixels(self._values(((top, bottom), (left, right)), (bottom - top, right - left)))
 
     def preview(self, longest_px: int) -> UInt8Array:
-        """Return the picture, shrunk where it is larger; overviews of the file are used."""
-        height, width = self.size_px
-        return self._read(((0, height), (0, width)), _shrunk(self.size_px, longest_px))
+        """Return the picture, shrunk where it is larger; overviews of the file are used, damaged parts stay black."""
+        height, width = _shrunk(self.size_px, longest_px)
+        picture = np.zeros((height, width, 3), np.uint8)
+        for rows, values in self._strips((height, width)):
+            picture[rows] = self._pixels(values)
+        return picture
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
         self._env.__exit__(None, None, None)
 
-    def _read(self, window: tuple[tuple[int, int], tuple[int, int]], size_px: tuple[int, int]) -> UInt8Array:
-        values = self._values(window, size_px)
+    def _strips(self, size_px: tuple[int, int]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """The whole file at another size, in strips of rows; those that are damaged are left out."""
+        height, width = self.size_px
+        edges = np.linspace(0, size_px[0], min(N_STRIPS, size_px[0]) + 1).astype(int)
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            top, bottom = (round(edge * height / size_px[0]) for edge in (low, high))
+            with suppress(InputError):
+                yield slice(low, high), self._values(((top, bottom), (0, width)), (high - low, size_px[1]))
+
+    def _pixels(self, values: NDArray[Any]) -> UInt8Array:
         pixels = self._to_8_bits(values)
         pixels[~self._valid(values)] = 0
         if self._palette is not None:
@@ -214,8 +229,8 @@ class RasterWindows:
                 f"{self._path} has {dtype} values and no range is given for them; give a stretch, LOW,HIGH"
             )
         height, width = self.size_px
-        sample = self._values(((0, height), (0, width)), (min(height, SAMPLE_PX), min(width, SAMPLE_PX)))
-        peak = float(sample[self._valid(sample)].max(initial=0))
+        strips = self._strips((min(height, SAMPLE_PX), min(width, SAMPLE_PX)))
+        peak = max((float(values[self._valid(values)].max(initial=0)) for _, values in strips), default=0.0)
         if dtype.kind == "f":
             return lambda values: _linear(values, 0.0, 1.0 if peak <= 1 else 255.0)
         shift = max(0, int(peak).bit_length() - 8)
