@@ -6,7 +6,7 @@ What differs from the base class:
 - gradients are accumulated within an epoch, never across two;
 - `last.pt` and `best.pt` are plain at any moment, `resume.pt` restores all bit for bit (`edgekd.train.checkpoint`);
 - a loss that is not finite stops the run, with the batch on disk, instead of being trained away;
-- checkpoints are read without running code from them;
+- labels and pixels are edgekd's own (`edgekd.train.distill.dataset`), checkpoints are read without running code;
 - two or more processes on CPUs (`torchrun`, gloo) average their gradients; several GPUs are left to the base class.
 """
 
@@ -27,6 +27,7 @@ from ultralytics.cfg import DEFAULT_CFG
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
+from edgekd.data.labels import LabelledSet
 from edgekd.errors import InputError, ModelError, TrainingError
 from edgekd.models.architecture import check_architecture, read_architecture, rebuild_detector
 from edgekd.models.yolo11n import load_detector
@@ -37,6 +38,7 @@ from edgekd.train.checkpoint import (
     student_weights,
     write_atomically,
 )
+from edgekd.train.distill.dataset import LabelledDataset, describe_dataset
 from edgekd.train.distill.recipes import Schedule
 from edgekd.train.run_folder import restore_log, set_aside
 
@@ -67,6 +69,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
     """
 
     model: Any
+    labels: dict[str, LabelledSet]
     _is_built = False
 
     def __init__(
@@ -115,6 +118,17 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         """The base class sets what this class decides."""
 
     # --- building
+
+    def get_dataset(self) -> dict[str, Any]:
+        """Read the labels with edgekd's own reader; Ultralytics sees a description that has nothing to run in it."""
+        self.labels, data = describe_dataset(Path(self.args.data), self.save_dir)
+        self.args.data = data["yaml_file"]
+        return data
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> LabelledDataset:
+        """The split as Ultralytics trains on it, with the runtime's pixels."""
+        stride = max(int(unwrap_model(self.model).stride.max()), 32)
+        return LabelledDataset(self.labels[mode], self.args, self.data, mode == "train", batch or 16, stride)
 
     def setup_model(self) -> None:
         """Build the student: from a resumed run's own description, a checkpoint, an architecture, or as handed in."""
