@@ -18,7 +18,7 @@ from edgekd.bundle import Manifest, check_files, read_manifest
 from edgekd.errors import InputError
 from edgekd.graphs import IMAGES, StageName
 from edgekd.runtime.detect import DetectOptions, Found, detect
-from edgekd.runtime.engines import Engine, open_engine
+from edgekd.runtime.engines import Engine, clone_engines, close_engines, open_engines
 from edgekd.runtime.preprocess import check_picture, preprocess
 from edgekd.runtime.segment import MaskOptions, empty_masks
 from edgekd.runtime.segmenters import Segmenter, open_segmenter
@@ -73,21 +73,17 @@ class Chain:
         manifest = read_manifest(folder)
         check_machine(folder, manifest)
         check_files(folder, manifest)
-        engines = {
-            name: open_engine(manifest.backend, stage, folder, n_threads) for name, stage in manifest.stages.items()
-        }
-        return cls(manifest, engines)
+        return cls(manifest, open_engines(manifest.backend, manifest.stages, folder, n_threads))
 
     def clone(self) -> Chain:
         """Return a chain that shares the weights with this one, for another thread."""
         self._check_open()
-        return Chain(self.manifest, {name: engine.clone() for name, engine in self._engines.items()})
+        return Chain(self.manifest, clone_engines(self._engines))
 
     def close(self) -> None:
         """Give the engines' memory back; a closed chain refuses to be called."""
         with self._in_use:
-            for engine in self._engines.values():
-                engine.close()
+            close_engines(self._engines)
             self._engines.clear()
 
     def __enter__(self) -> Chain:
@@ -210,11 +206,3 @@ def clipped_boxes(boxes: Float32Array, picture_px: tuple[int, int]) -> Float32Ar
             numbers = ", ".join(f"{value:g}" for value in array[row])
             raise InputError(f"box {row} of boxes ({numbers}) {words}")
     return np.asarray(np.clip(array, 0, np.array([width, height] * 2, np.float32)), np.float32)
-
-
-def _compute_capability(manifest: Manifest) -> str | None:
-    if manifest.target.compute_capability is None:
-        return None
-    from edgekd.runtime.cuda import compute_capability
-
-    return compute_capability()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import InputError
 from edgekd.runtime.cleanup import remove_small_regions
-from edgekd.runtime.engines import Array, Engine
+from edgekd.runtime.engines import Engine, Tensor
 from edgekd.runtime.preprocess import Placement
 from edgekd.types import BoolArray, Float32Array, Int32Array, Masks
 
@@ -73,13 +73,13 @@ def box_chunks(n_boxes: int, buckets: Sequence[int]) -> Iterator[tuple[slice, in
 
 
 def decode_masks(
-    decoder: Engine, image_embeddings: Array, boxes: Float32Array, buckets: Sequence[int]
+    decoder: Engine, image_embeddings: Tensor, boxes: Float32Array, buckets: Sequence[int]
 ) -> tuple[Float32Array, Float32Array]:
     """Run the decoder over all boxes.
 
     Args:
         decoder: inputs `image_embeddings` and `boxes`, outputs `low_res_masks` and `iou_predictions`.
-        image_embeddings: (1, 256, h / 4, w / 4).
+        image_embeddings: (1, 256, h / 4, w / 4), on the host or where the encoder left them.
         boxes: (n, 4) float32 xyxy in input pixels.
         buckets: numbers of boxes that the decoder was built for; empty for any.
 
@@ -92,7 +92,7 @@ def decode_masks(
         n = len(chunk)
         if size > n:
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - n, 0)])
-        feeds: dict[str, Array] = {
+        feeds: dict[str, Tensor] = {
             "image_embeddings": image_embeddings,
             "boxes": np.ascontiguousarray(chunk, np.float32),
         }

@@ -27,9 +27,11 @@ FILES = (
     PACKAGE / "deploy" / "tensorrt_build.py",
     PACKAGE / "runtime" / "tensorrt_library.py",
     PACKAGE / "runtime" / "engines" / "tensorrt.py",
+    PACKAGE / "runtime" / "engines" / "tensorrt_memory.py",
+    PACKAGE / "runtime" / "engines" / "tensorrt_plan.py",
 )
-COMMON_BRANCH = "Plain"
-"""The branch whose code the others inherit: what it uses, every version must have."""
+COMMON_BRANCHES = ("Plain", "ContextMemory")
+"""The classes whose code the others inherit: what they use, every version must have."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Collector(ast.NodeVisitor):
     uses: set[Use] = field(default_factory=set)
     gaps: list[str] = field(default_factory=list)
     branch: str | None = None
+    branches: set[str] = field(default_factory=set)
     scope: dict[str, Type] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,8 +84,9 @@ class Collector(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         outer = self.branch
-        if any(isinstance(base, ast.Name) and base.id == COMMON_BRANCH for base in node.bases):
+        if any(isinstance(base, ast.Name) and base.id in (*COMMON_BRANCHES, *self.branches) for base in node.bases):
             self.branch = node.name
+            self.branches.add(node.name)
         self.generic_visit(node)
         self.branch = outer
 
@@ -152,9 +156,9 @@ def collect_package() -> tuple[set[Use], list[str]]:
     return set().union(*(each.uses for each in found)), [gap for each in found for gap in each.gaps]
 
 
-def missing_in(module: object, uses: set[Use], branch: str) -> list[str]:
-    """Return the uses that concern `branch` and that the module does not have."""
-    relevant = [use for use in uses if use.branch in (None, branch)]
+def missing_in(module: object, uses: set[Use], branches: set[str]) -> list[str]:
+    """Return the uses that concern these branches and that the module does not have."""
+    relevant = [use for use in uses if use.branch is None or use.branch in branches]
     return sorted(f"{use.where} trt.{use.name}" for use in relevant if not _has(module, use.name))
 
 
@@ -182,9 +186,11 @@ def report(site: Path, package: str, stubs: list[Path]) -> dict[str, object]:
     from edgekd.deploy.tensorrt_build import _create_builder
     from edgekd.deploy.tensorrt_versions import branch_of
     from edgekd.errors import BackendUnavailable
+    from edgekd.runtime.engines.tensorrt_memory import memory_of
     from edgekd.runtime.tensorrt_library import tensorrt_library
 
-    branch = type(branch_of(module)).__name__
+    branch, memory = type(branch_of(module)), type(memory_of(module))
+    branches = {cls.__name__ for cls in (branch, *memory.__mro__)}
     uses, _ = collect_package()
     library = tensorrt_library(rtx=package.startswith("tensorrt_rtx"))
     library.logger.log(module.ILogger.Severity.ERROR, "a message\nin two lines.")
@@ -195,9 +201,10 @@ def report(site: Path, package: str, stubs: list[Path]) -> dict[str, object]:
         refusal = str(error)
     return {
         "version": module.__version__,
-        "branch": branch,
-        "checked": len([use for use in uses if use.branch in (None, branch)]),
-        "missing": missing_in(module, uses, branch),
+        "branch": branch.__name__,
+        "memory": memory.__name__,
+        "checked": len([use for use in uses if use.branch is None or use.branch in branches]),
+        "missing": missing_in(module, uses, branches),
         "last_error": library.last_error(),
         "builder": refusal,
     }

@@ -21,6 +21,7 @@ import fetch_tensorrt_bindings
 import tensorrt_names
 
 BRANCHES = {"8": "ExplicitBatch", "10": "StronglyTyped", "11": "Plain", "1": "Rtx"}
+MEMORIES = {"8.6.1": "OldMemory", "10.0.1": "OldMemory", "1.7.1.116": "RtxMemory"}
 LIBRARIES = {
     "8": ("nvinfer.so.8", "nvonnxparser.so.8", "nvinfer_plugin.so.8", "nvparsers.so.8"),
     "10": ("nvinfer.so.10", "nvonnxparser.so.10", "nvinfer_plugin.so.10"),
@@ -77,6 +78,7 @@ def test_real_bindings_have_every_name(version, stub_folder, tmp_path):
     found = json.loads(done.stdout)
     assert found["version"] == version
     assert found["branch"] == BRANCHES[major]
+    assert found["memory"] == MEMORIES.get(version, "SizedMemory")
     assert found["missing"] == []
     assert found["checked"] > 50
     assert found["last_error"] == "a message in two lines"
@@ -98,7 +100,9 @@ def test_every_use_of_tensorrt_has_a_known_type():
         "ILayer.precision",
         "__version__",
     } <= names
-    assert {use.branch for use in uses} == {None, "StronglyTyped", "ExplicitBatch", "Rtx"}
+    assert {use.branch for use in uses} == {
+        None, "StronglyTyped", "ExplicitBatch", "Rtx", "OldMemory", "SizedMemory", "RtxMemory"
+    }  # fmt: skip
 
 
 def test_no_other_file_imports_tensorrt():
@@ -120,8 +124,8 @@ class Old(Plain):
 """
     uses = tensorrt_names.collect(source).uses
     new = SimpleNamespace(BuilderFlag=SimpleNamespace(), IBuilderConfig=SimpleNamespace())
-    assert tensorrt_names.missing_in(new, uses, "Plain") == ["source:5 trt.IBuilderConfig.int8_calibrator"]
-    assert len(tensorrt_names.missing_in(new, uses, "Old")) == 2
+    assert tensorrt_names.missing_in(new, uses, {"Plain"}) == ["source:5 trt.IBuilderConfig.int8_calibrator"]
+    assert len(tensorrt_names.missing_in(new, uses, {"Old"})) == 2
 
 
 def test_an_untyped_result_is_reported():

@@ -4,17 +4,21 @@
  * memory is filled with 0xA5 and kept apart from page-locked memory; a copy of the wrong kind, past the end of an allocation
  * or from ordinary memory fails, and so does a leak, through host_live_objects().
  *
- * host_enqueue() is what a kernel launch is on a GPU: TensorRT's stand-in in the tests calls it.
+ * As on a GPU, a thread that records may neither allocate nor wait, and work on memory that was freed breaks everything
+ * that follows (error 700). Device memory is accounted to the byte, copies are counted, errors can be injected.
+ *
+ * host_enqueue() is what a kernel launch is on a GPU: TensorRT's stand-ins in the tests call it.
  */
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, MEMORY_ALLOCATION = 2, NO_DEVICE = 100, NOT_READY = 600, CAPTURE_INVALIDATED = 901,
-       ILLEGAL_STATE = 401 };
+       ILLEGAL_STATE = 401, ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900 };
 enum { HOST_TO_DEVICE = 1, DEVICE_TO_HOST = 2 };
-enum { MAX_OPERATIONS = 256, MAX_ALLOCATIONS = 256 };
+enum { MAX_OPERATIONS = 256, MAX_ALLOCATIONS = 1024 };
 
 typedef void (*host_function)(void *argument);
 typedef struct { double time_ms; int recorded; } event_t;
@@ -31,9 +35,27 @@ typedef struct { graph_t queue; graph_t *capture; int invalidated; } stream_t;
 
 static struct { char *start; size_t n_bytes; int on_device; } allocations[MAX_ALLOCATIONS];
 static _Atomic int n_objects, n_graph_launches; /* clones run in several threads, each with its own stream */
+static _Atomic long long n_device_bytes, n_device_peak, copied_bytes[3];
+static _Atomic int sticky, last_error, allocations_until_failure;
+static _Thread_local int n_captures, broke_capture; /* recordings of this thread, and whether a call was forbidden */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int n_devices = 1, fail_capture;
 
-static int find(const void *address, size_t n_bytes, int on_device) {
+/* What every call returns goes through here: a broken device stays broken, and the last error can be asked for. */
+static int said(int code) {
+    if (sticky) code = sticky;
+    if (code) last_error = code;
+    return code;
+}
+
+/* Whether a call that a recording forbids may go on. */
+static int allowed(void) {
+    if (!n_captures) return 1;
+    broke_capture = 1;
+    return 0;
+}
+
+static int find_locked(const void *address, size_t n_bytes, int on_device) {
     for (int i = 0; i < MAX_ALLOCATIONS; i++) {
         const char *start = allocations[i].start, *wanted = address;
         if (start && allocations[i].on_device == on_device && wanted >= start &&
@@ -43,25 +65,44 @@ static int find(const void *address, size_t n_bytes, int on_device) {
     return -1;
 }
 
+static int find(const void *address, size_t n_bytes, int on_device) {
+    pthread_mutex_lock(&lock);
+    int i = find_locked(address, n_bytes, on_device);
+    pthread_mutex_unlock(&lock);
+    return i;
+}
+
 static int allocate(void **address, size_t n_bytes, int on_device) {
-    for (int i = 0; i < MAX_ALLOCATIONS; i++) {
+    if (!allowed()) return said(CAPTURE_UNSUPPORTED);
+    if (allocations_until_failure && --allocations_until_failure == 0) return said(MEMORY_ALLOCATION);
+    char *memory = aligned_alloc(256, (n_bytes + 255) / 256 * 256);
+    if (!memory) return said(MEMORY_ALLOCATION);
+    memset(memory, 0xA5, n_bytes);
+    int code = MEMORY_ALLOCATION;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; code && i < MAX_ALLOCATIONS; i++) {
         if (allocations[i].start) continue;
-        char *memory = malloc(n_bytes);
-        if (!memory) return MEMORY_ALLOCATION;
-        memset(memory, 0xA5, n_bytes);
         allocations[i].start = memory, allocations[i].n_bytes = n_bytes, allocations[i].on_device = on_device;
-        *address = memory;
-        return SUCCESS;
+        *address = memory, code = SUCCESS;
     }
-    return MEMORY_ALLOCATION;
+    if (!code && on_device) n_device_bytes += n_bytes;
+    if (n_device_bytes > n_device_peak) n_device_peak = n_device_bytes;
+    pthread_mutex_unlock(&lock);
+    return said(code);
 }
 
 static int release(void *address, int on_device) {
-    int i = find(address, 0, on_device);
-    if (i < 0 || allocations[i].start != address) return INVALID_VALUE;
-    free(allocations[i].start);
-    allocations[i].start = NULL;
-    return SUCCESS;
+    if (!address) return said(SUCCESS);
+    if (!allowed()) return said(CAPTURE_UNSUPPORTED);
+    pthread_mutex_lock(&lock);
+    int i = find_locked(address, 0, on_device), known = i >= 0 && allocations[i].start == address;
+    if (known) {
+        if (on_device) n_device_bytes -= allocations[i].n_bytes;
+        free(allocations[i].start);
+        allocations[i].start = NULL;
+    }
+    pthread_mutex_unlock(&lock);
+    return said(known ? SUCCESS : INVALID_VALUE);
 }
 
 static void *object(size_t n_bytes) {
@@ -77,7 +118,7 @@ static int destroy(void *pointer) {
 }
 
 static int queue(stream_t *stream, operation_t operation) {
-    if (!stream) return INVALID_VALUE;
+    if (!stream || sticky) return said(INVALID_VALUE);
     graph_t *target = stream->capture ? stream->capture : &stream->queue;
     if (target->n == MAX_OPERATIONS) return MEMORY_ALLOCATION;
     target->operations[target->n++] = operation;
@@ -85,7 +126,16 @@ static int queue(stream_t *stream, operation_t operation) {
 }
 
 static void run(const operation_t *operation) {
-    if (operation->kind == COPY) memcpy(operation->to, operation->from, operation->n_bytes);
+    if (sticky) return;
+    if (operation->kind == COPY) {
+        const size_t n = operation->n_bytes;
+        if ((find(operation->to, n, 0) < 0 && find(operation->to, n, 1) < 0) ||
+            (find(operation->from, n, 0) < 0 && find(operation->from, n, 1) < 0)) {
+            sticky = ILLEGAL_ADDRESS; /* freed since it was queued */
+            return;
+        }
+        memcpy(operation->to, operation->from, n);
+    }
     if (operation->kind == CALL) operation->function(operation->to);
     if (operation->kind == RECORD) {
         struct timespec now;
@@ -96,7 +146,15 @@ static void run(const operation_t *operation) {
 }
 
 const char *cudaGetErrorString(int code) {
-    return code == NO_DEVICE ? "no CUDA-capable device is detected" : code == MEMORY_ALLOCATION ? "out of memory" : "error";
+    return code == NO_DEVICE ? "no CUDA-capable device is detected" : code == MEMORY_ALLOCATION ? "out of memory"
+           : code == ILLEGAL_ADDRESS                             ? "an illegal memory access was encountered"
+           : code == CAPTURE_UNSUPPORTED ? "operation not permitted when stream is capturing"
+                                         : "error";
+}
+int cudaGetLastError(void) {
+    int code = sticky ? sticky : last_error;
+    last_error = 0;
+    return code;
 }
 
 int cudaGetDeviceCount(int *count) { return *count = n_devices, n_devices ? SUCCESS : NO_DEVICE; }
@@ -112,7 +170,9 @@ int cudaFreeHost(void *address) { return release(address, 0); }
 
 int cudaMemcpyAsync(void *to, const void *from, size_t n_bytes, int kind, stream_t *stream) {
     if (kind != HOST_TO_DEVICE && kind != DEVICE_TO_HOST) return INVALID_VALUE;
-    if (find(to, n_bytes, kind == HOST_TO_DEVICE) < 0 || find(from, n_bytes, kind == DEVICE_TO_HOST) < 0) return INVALID_VALUE;
+    if (find(to, n_bytes, kind == HOST_TO_DEVICE) < 0 || find(from, n_bytes, kind == DEVICE_TO_HOST) < 0)
+        return said(INVALID_VALUE);
+    copied_bytes[kind] += n_bytes;
     return queue(stream, (operation_t){.kind = COPY, .to = to, .from = from, .n_bytes = n_bytes});
 }
 
@@ -121,10 +181,10 @@ int cudaStreamCreateWithFlags(stream_t **stream, unsigned flags) {
 }
 int cudaStreamDestroy(stream_t *stream) { return destroy(stream); }
 int cudaStreamSynchronize(stream_t *stream) {
-    if (!stream || stream->capture) return CAPTURE_INVALIDATED;
+    if (!stream || !allowed()) return said(CAPTURE_UNSUPPORTED);
     for (int i = 0; i < stream->queue.n; i++) run(&stream->queue.operations[i]);
     stream->queue.n = 0;
-    return SUCCESS;
+    return said(SUCCESS);
 }
 
 int cudaEventCreate(event_t **event) { return *event = object(sizeof(event_t)), SUCCESS; }
@@ -142,13 +202,18 @@ int cudaStreamBeginCapture(stream_t *stream, int mode) {
     if (!stream || stream->capture || mode != 1) return ILLEGAL_STATE;
     stream->capture = object(sizeof(graph_t));
     stream->invalidated = fail_capture;
+    n_captures++;
     return SUCCESS;
 }
 int cudaStreamEndCapture(stream_t *stream, graph_t **graph) {
     if (!stream || !stream->capture) return ILLEGAL_STATE;
     graph_t *captured = stream->capture;
     stream->capture = NULL;
-    if (stream->invalidated) return destroy(captured), *graph = NULL, CAPTURE_INVALIDATED;
+    n_captures--;
+    if (stream->invalidated || broke_capture) {
+        broke_capture = 0;
+        return destroy(captured), *graph = NULL, said(CAPTURE_INVALIDATED);
+    }
     return *graph = captured, SUCCESS;
 }
 int cudaGraphInstantiateWithFlags(graph_t **executable, const graph_t *graph, unsigned long long flags) {
@@ -168,6 +233,19 @@ int cudaGraphLaunch(const graph_t *graph, stream_t *stream) {
 
 int host_enqueue(stream_t *stream, host_function function, void *argument) {
     return queue(stream, (operation_t){.kind = CALL, .function = function, .to = argument});
+}
+int host_is_capturing(const stream_t *stream) { return stream && stream->capture != NULL; }
+int host_is_device(const void *address, size_t n_bytes) { return find(address, n_bytes, 1) >= 0; }
+void host_break(void) { sticky = ILLEGAL_ADDRESS; }
+void host_fail_allocation(int nth) { allocations_until_failure = nth; }
+long long host_device_bytes(void) { return n_device_bytes; }
+long long host_device_peak(void) { return n_device_peak; }
+long long host_copied_bytes(int kind) { return copied_bytes[kind]; }
+void host_reset(void) {
+    sticky = last_error = allocations_until_failure = fail_capture = n_captures = broke_capture = 0;
+    n_device_peak = n_device_bytes;
+    copied_bytes[1] = copied_bytes[2] = 0;
+    n_devices = 1;
 }
 int host_live_objects(void) {
     int n = n_objects;

@@ -21,6 +21,7 @@ from edgekd.runtime.tensorrt_library import tensorrt_library
 
 sys.path.insert(0, str(Path(__file__).parent))
 import host_cuda
+import tiny_plans
 
 
 class FakeDriver:
@@ -100,7 +101,7 @@ def test_the_environment_chooses_it(driver):
 def test_an_engine_runs_on_it_in_two_threads(driver, monkeypatch, tmp_path, caplog):
     host_cuda.use_fake_tensorrt(monkeypatch, driver.cudart)
     path = tmp_path / "stage.engine"
-    path.write_bytes(b"plan16")
+    path.write_bytes(tiny_plans.doubling_plan())
     engine = TensorRtEngine.open(path, rtx=False)
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     results = []

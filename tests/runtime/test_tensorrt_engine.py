@@ -1,6 +1,6 @@
 """Buffers, streams, contexts and graphs of the TensorRT engine, executed on a CPU.
 
-CUDA is host_cudart.c and the engine a stand-in that computes through its streams; no GPU and no TensorRT ran any of it.
+CUDA is host_cudart.c, TensorRT a stand-in with ONNX Runtime behind it; no GPU and no TensorRT ran any of it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 from edgekd.errors import BackendUnavailable, BundleError, InputError
 from edgekd.runtime import cuda
 from edgekd.runtime.cuda_calls import CudaError
-from edgekd.runtime.engines import tensorrt
+from edgekd.runtime.engines.lane import Lane
 from edgekd.runtime.engines.tensorrt import MAX_SHAPES, TensorRtEngine
+from edgekd.runtime.engines.tensorrt_plan import Plan
 from edgekd.runtime.tensorrt_library import tensorrt_library
 
 sys.path.insert(0, str(Path(__file__).parent))
+import fake_plan
 import host_cuda
+import tiny_plans
 
 
 @pytest.fixture
@@ -32,16 +35,16 @@ def cudart(monkeypatch):
     cuda.open_cuda.cache_clear()
 
 
-@pytest.fixture
-def fake(monkeypatch, cudart):
-    yield host_cuda.use_fake_tensorrt(monkeypatch, cudart)
+@pytest.fixture(params=["8.6.1", "10.3.0"])
+def fake(monkeypatch, cudart, request):
+    yield host_cuda.use_fake_tensorrt(monkeypatch, cudart, request.param)
     tensorrt_library.cache_clear()
 
 
 @pytest.fixture
 def plan(tmp_path):
     path = tmp_path / "stage.engine"
-    path.write_bytes(b"plan16")
+    path.write_bytes(tiny_plans.doubling_plan())
     return path
 
 
@@ -65,10 +68,10 @@ def test_any_sequence_of_shapes_is_right(use_graphs, sizes):
     with pytest.MonkeyPatch.context() as monkeypatch:
         cudart = host_cuda.use_host_cuda(monkeypatch)
         before = cudart.host_live_objects()
-        engine_ = host_cuda.CudaEngine(cudart, None)
         host_cuda.use_fake_tensorrt(monkeypatch, cudart)
-        shared = tensorrt._Plan(tensorrt_library(False), cuda.open_cuda(), None, engine_)
-        engine = TensorRtEngine(shared, use_graphs)
+        engine_ = host_cuda.SizedEngine(cudart, None, fake_plan.read_plan(tiny_plans.doubling_plan()))
+        shared = Plan(tensorrt_library(False), cuda.open_cuda(), None, engine_)
+        engine = TensorRtEngine(shared, use_graphs, Lane(shared.cuda))
         for seed, n_rows in enumerate(sizes):
             check(engine, n_rows, seed)
         engine.close()
@@ -200,7 +203,7 @@ def test_closing_twice_or_never_gives_everything_back(fake, plan, cudart):
 def test_a_plan_that_is_too_large_frees_what_it_had(fake, tmp_path, cudart):
     before = cudart.host_live_objects()
     path = tmp_path / "huge.engine"
-    path.write_bytes(b"plan" + str(1 << 56).encode())
+    path.write_bytes(tiny_plans.doubling_plan(1 << 56))
     with pytest.raises(BackendUnavailable, match="memory is full"):
         TensorRtEngine.open(path, rtx=False)
     assert cudart.host_live_objects() == before
@@ -269,7 +272,130 @@ def test_without_a_gpu_it_says_so(fake, plan, cudart):
 
 def test_a_tensor_type_that_numpy_lacks_is_refused(fake, plan, monkeypatch, cudart):
     before = cudart.host_live_objects()
-    monkeypatch.setitem(host_cuda.CudaEngine.dtypes, "rows", "FP8")
+    plan.write_bytes(plan.read_bytes().replace(b"rows INT32", b"rows FP8"))
     with pytest.raises(BundleError, match="tensor rows of the plan is FP8, expected one of FLOAT"):
         TensorRtEngine.open(plan, rtx=False)
     assert cudart.host_live_objects() == before
+
+
+def test_all_contexts_of_a_lane_use_one_scratch_buffer(fake, plan, cudart):
+    before = cudart.host_device_bytes()
+    engine = TensorRtEngine.open(plan, rtx=False)
+    beside = engine.clone(beside=engine)
+    apart = engine.clone()
+    buffers = 16 * 4 * 4 * 2 + 2 + 16 * 4
+    assert cudart.host_device_bytes() - before == 3 * buffers, "scratch memory is not there before the first run"
+    for n_rows in (1, 3, 16):
+        for each in (engine, beside, apart):
+            check(each, n_rows)
+            check(each, n_rows)
+    scratch = fake.engines[0].scratch_bytes
+    assert cudart.host_device_bytes() - before == 3 * buffers + 2 * scratch
+    for each in (engine, beside, apart):
+        each.close()
+    assert cudart.host_device_bytes() == before
+
+
+def test_a_greedier_plan_in_the_lane_gets_a_larger_buffer(fake, plan, cudart, tmp_path):
+    engine = TensorRtEngine.open(plan, rtx=False)
+    check(engine, 3)
+    check(engine, 3)
+    path = tmp_path / "greedy.engine"
+    path.write_bytes(tiny_plans.doubling_plan(scratch=(1 << 20, 0)))
+    greedy = TensorRtEngine.open(path, rtx=False, beside=engine)
+    check(greedy, 5)
+    check(engine, 3)
+    greedy.close()
+    check(engine, 4)
+    engine.close()
+
+
+@pytest.mark.parametrize("own_lane", [False, True])
+def test_an_output_feeds_another_engine_without_the_host(own_lane, fake, plan, cudart):
+    first = TensorRtEngine.open(plan, rtx=False)
+    second = TensorRtEngine.open(plan, rtx=False, beside=None if own_lane else first)
+    for seed in range(4):
+        feeds = feeds_of(3, seed)
+        before = [cudart.host_copied_bytes(kind) for kind in (1, 2)]
+        stays = first.infer_one(feeds, "y")
+        assert [cudart.host_copied_bytes(kind) for kind in (1, 2)] == [before[0] + 3 * 16 + 2, before[1]]
+        outputs = second.infer({"x": stays, "bias": feeds["bias"]})
+        assert cudart.host_copied_bytes(1) == before[0] + 3 * 16 + 2 + 2, "the bias alone came from the host"
+        bias = feeds["bias"].astype(np.float32)
+        np.testing.assert_array_equal(outputs["y"], 2 * (2 * feeds["x"] + bias) + bias)
+        np.testing.assert_array_equal(np.asarray(stays), 2 * feeds["x"] + bias)
+        assert set(first.times_ms) == {"h2d", "gpu_compute", "d2h"}
+    first.close()
+    second.close()
+
+
+def test_a_run_that_nobody_waited_for_may_be_closed_or_followed(fake, plan, cudart):
+    before = cudart.host_live_objects()
+    engine = TensorRtEngine.open(plan, rtx=False)
+    engine.infer_one(feeds_of(3), "y")
+    check(engine, 3, seed=5)
+    engine.infer_one(feeds_of(4), "y")
+    engine.close()
+    assert cudart.host_live_objects() == before
+
+
+def test_many_runs_of_clones_leave_memory_as_it_was(fake, plan, cudart):
+    before = cudart.host_live_objects(), cudart.host_device_bytes()
+    engine = TensorRtEngine.open(plan, rtx=False)
+    clones = [engine, *(engine.clone() for _ in range(4))]
+    for clone in clones:
+        check(clone, 4)
+        check(clone, 4)
+    during = cudart.host_device_bytes()
+    for step in range(2000):
+        check(clones[step % 5], 4, step)
+    assert cudart.host_device_bytes() == during
+    for clone in clones:
+        clone.close()
+    assert (cudart.host_live_objects(), cudart.host_device_bytes()) == before
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_full_memory_at_any_allocation_gives_everything_back(nth, fake, plan, cudart):
+    before = cudart.host_live_objects()
+    cudart.host_fail_allocation(nth)
+    with pytest.raises(BackendUnavailable, match="memory is full"):
+        check(TensorRtEngine.open(plan, rtx=False), 3)
+    gc.collect()
+    cudart.host_reset()
+    assert cudart.host_live_objects() == before
+
+
+def test_a_broken_gpu_is_said_in_every_call_that_follows(fake, plan, cudart):
+    engine = TensorRtEngine.open(plan, rtx=False)
+    check(engine, 3)
+    cudart.host_break()
+    for _ in range(2):
+        with pytest.raises(CudaError, match="illegal memory access"):
+            engine.infer(feeds_of(3))
+    cudart.host_reset()
+    engine.close()
+
+
+def test_a_plan_that_owns_its_profile_is_refused_with_the_librarys_words(fake, plan):
+    plan.write_bytes(tiny_plans.doubling_plan(shares_profiles=False))
+    engine = TensorRtEngine.open(plan, rtx=False)
+    with pytest.raises(InputError, match="outside of the plan's profile"):
+        check(engine, 3)
+    engine.close()
+
+
+def test_rtx_compiles_before_it_records(monkeypatch, cudart, plan):
+    fake = host_cuda.use_fake_tensorrt(monkeypatch, cudart, "rtx")
+    engine = TensorRtEngine.open(plan, rtx=True)
+    launches = cudart.host_graph_launches()
+    for seed in range(4):
+        check(engine, 3, seed)
+    assert cudart.host_graph_launches() - launches == 3
+    monkeypatch.setattr(host_cuda.RtxContext, "is_stream_capturable", lambda self, stream: False)
+    for seed in range(3):
+        check(engine, 5, seed)
+    assert cudart.host_graph_launches() - launches == 3
+    assert len(fake.engines) == 1
+    engine.close()
+    tensorrt_library.cache_clear()

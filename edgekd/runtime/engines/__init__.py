@@ -6,16 +6,46 @@ first bundle that needs it is opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.bundle import BackendName, EngineStage
+from edgekd.graphs import StageName
+
+if TYPE_CHECKING:
+    from edgekd.runtime.engines.lane import Lane
 
 Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """An output that stays on the GPU, until the next run of its engine; `numpy.asarray` copies it to the host.
+
+    Attributes:
+        address: of the device memory.
+        shape, dtype: as of an array.
+        lane: whose stream computes it.
+        read: waits and returns a copy on the host.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    lane: Lane
+    read: Callable[[], Array]
+
+    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> Array:
+        array = self.read()
+        return array if dtype is None else array.astype(dtype)
+
+
+Tensor = Array | DeviceArray
 
 
 class Engine(Protocol):
@@ -25,20 +55,35 @@ class Engine(Protocol):
     def times_ms(self) -> Mapping[str, float]:
         """Milliseconds of the last `infer`: `h2d`, `gpu_compute`, `d2h` on a GPU, `compute` on a CPU."""
 
-    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
         """Run once: C-contiguous arrays by input name in, arrays by output name out.
 
         The outputs belong to the engine and are overwritten by the next call.
         """
 
-    def clone(self) -> Engine:
-        """Return an engine that shares the weights and may be used by another thread."""
+    def infer_one(self, feeds: Mapping[str, Tensor], output: str) -> Tensor:
+        """Run once and return one output where it is: on the GPU, without a wait and a copy, or as an array on a CPU.
+
+        It goes into another engine opened `beside` this one, and is overwritten by the next call.
+        """
+
+    def clone(self, beside: Engine | None = None) -> Engine:
+        """Return an engine that shares the weights and may be used by another thread.
+
+        With `beside`, an engine of that thread, the two share a stream and scratch memory where they are on a GPU.
+        """
 
     def close(self) -> None:
         """Give memory back; the engine must not be used afterwards."""
 
 
-def open_engine(backend: BackendName, stage: EngineStage, folder: Path, n_threads: int | None = None) -> Engine:
+def open_engine(
+    backend: BackendName,
+    stage: EngineStage,
+    folder: Path,
+    n_threads: int | None = None,
+    beside: Engine | None = None,
+) -> Engine:
     """Open one stage of a bundle.
 
     Args:
@@ -46,6 +91,7 @@ def open_engine(backend: BackendName, stage: EngineStage, folder: Path, n_thread
         stage: the manifest's entry; its first file is opened.
         folder: the bundle.
         n_threads: CPU threads, None for the backend's own choice; ignored on a GPU.
+        beside: an engine of the same thread, with which this one shares a stream and scratch memory on a GPU.
 
     Raises:
         BackendUnavailable: the backend's library or device is not on this machine.
@@ -62,4 +108,40 @@ def open_engine(backend: BackendName, stage: EngineStage, folder: Path, n_thread
         return OnnxRuntimeEngine.open(path, n_threads)
     from edgekd.runtime.engines.tensorrt import TensorRtEngine
 
-    return TensorRtEngine.open(path, rtx=backend == "tensorrt-rtx")
+    return TensorRtEngine.open(path, rtx=backend == "tensorrt-rtx", beside=beside)
+
+
+def open_engines(
+    backend: BackendName, stages: Mapping[StageName, EngineStage], folder: Path, n_threads: int | None = None
+) -> dict[StageName, Engine]:
+    """Open all stages of a bundle for one thread; arguments and errors as for `open_engine`."""
+    engines: dict[StageName, Engine] = {}
+    try:
+        for name, stage in stages.items():
+            engines[name] = open_engine(backend, stage, folder, n_threads, _any(engines))
+    except BaseException:
+        close_engines(engines)
+        raise
+    return engines
+
+
+def clone_engines(engines: Mapping[StageName, Engine]) -> dict[StageName, Engine]:
+    """Return clones of the engines of one thread for another one; nothing stays open after an error."""
+    copies: dict[StageName, Engine] = {}
+    try:
+        for name, engine in engines.items():
+            copies[name] = engine.clone(beside=_any(copies))
+    except BaseException:
+        close_engines(copies)
+        raise
+    return copies
+
+
+def close_engines(engines: Mapping[StageName, Engine]) -> None:
+    """Close all."""
+    for engine in engines.values():
+        engine.close()
+
+
+def _any(engines: Mapping[StageName, Engine]) -> Engine | None:
+    return next(iter(engines.values()), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import BackendUnavailable, BundleError
-from edgekd.runtime.engines import Array
+from edgekd.runtime.engines import Array, Engine, Tensor
 
 
 class OnnxRuntimeEngine:
@@ -48,14 +48,18 @@ class OnnxRuntimeEngine:
         """Milliseconds of the last `infer`: `compute`."""
         return self._times_ms
 
-    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
         """Run once; the outputs are fresh arrays."""
         start = time.perf_counter()
         outputs = self._session.run(self._output_names, dict(feeds))
         self._times_ms = {"compute": (time.perf_counter() - start) * 1e3}
         return dict(zip(self._output_names, outputs, strict=True))
 
-    def clone(self) -> OnnxRuntimeEngine:
+    def infer_one(self, feeds: Mapping[str, Tensor], output: str) -> Tensor:
+        """Run once and return one output."""
+        return self.infer(feeds)[output]
+
+    def clone(self, beside: Engine | None = None) -> OnnxRuntimeEngine:
         """Return an engine on the same session."""
         return OnnxRuntimeEngine(self._session)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekd.bundle import Precision
 from edgekd.errors import BackendUnavailable, BundleError
-from edgekd.runtime.engines import Array
+from edgekd.runtime.engines import Array, Engine, Tensor
 
 # INT8 graphs carry their own Q/DQ; what stays float in them runs in fp32 so that a gate measures quantization alone.
 _PRECISION_HINT = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -107,7 +107,7 @@ class OpenVinoEngine:
         """Milliseconds of the last `infer`: `compute`."""
         return self._times_ms
 
-    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
         """Run once; inputs are read in place, outputs are views that the next call overwrites.
 
         An input of a size that is not kept takes as long as a compilation.
@@ -119,7 +119,11 @@ class OpenVinoEngine:
         self._times_ms = {"compute": (time.perf_counter() - start) * 1e3}
         return {port.get_any_name(): np.asarray(request.get_tensor(port).data) for port in request.model_outputs}
 
-    def clone(self) -> OpenVinoEngine:
+    def infer_one(self, feeds: Mapping[str, Tensor], output: str) -> Tensor:
+        """Run once and return one output."""
+        return self.infer(feeds)[output]
+
+    def clone(self, beside: Engine | None = None) -> OpenVinoEngine:
         """Return an engine with its own requests of the same compiled models."""
         return OpenVinoEngine(self._network)
 

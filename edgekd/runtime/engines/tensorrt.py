@@ -1,11 +1,11 @@
 """TensorRT and TensorRT-RTX on an NVIDIA GPU: a plan goes in; one runtime path for 8.6 to 11.x, by tensor names only.
 
-Buffers are allocated once, for the largest shapes of the plan's profile, so addresses never change; each input shape
-gets its own execution context and, from its second run on, its own CUDA graph (a graph is bound to the state of the
-context that it was recorded from).
+Buffers are allocated once, for the largest shapes of the plan's profile, so addresses never change; each combination of
+input shapes gets its own execution context and, from its second run on, its own CUDA graph (a graph is bound to the
+state of the context that it was recorded from). All contexts use the scratch memory of one `Lane`.
 
 No GPU has run this file yet. Its buffers, streams, events and graphs are executed in the tests against a host
-implementation of the CUDA calls and an engine that computes on the CPU; its TensorRT names are checked against the
+implementation of the CUDA calls and a functional stand-in for TensorRT; its TensorRT names are checked against the
 bindings of every version. `benchmarks/verify_tensorrt.py` is the check to run on a device.
 """
 
@@ -23,62 +23,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.errors import BackendUnavailable, BundleError, InputError
-from edgekd.runtime.cuda import open_cuda
+from edgekd.errors import InputError
 from edgekd.runtime.cuda_calls import Cuda, CudaError
-from edgekd.runtime.engines import Array
-from edgekd.runtime.tensorrt_library import TensorRtLibrary, tensorrt_library
+from edgekd.runtime.engines import Array, DeviceArray, Engine, Tensor
+from edgekd.runtime.engines.lane import Lane
+from edgekd.runtime.engines.tensorrt_plan import (
+    Plan,
+    Shape,
+    dtype_of,
+    is_input,
+    largest_shapes,
+    open_plan,
+    profile_of,
+)
 
 if TYPE_CHECKING:
-    from tensorrt import DataType, ICudaEngine, IExecutionContext, Runtime, TensorIOMode
+    from tensorrt import IExecutionContext
 
 _LOG = logging.getLogger("edgekd.tensorrt")
-
-# By the name of the enum's member: `trt.nptype` of old versions fails with newer NumPy, and not all of them have INT64.
-_DTYPES = {
-    "FLOAT": np.float32,
-    "HALF": np.float16,
-    "INT8": np.int8,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "UINT8": np.uint8,
-    "BOOL": np.bool_,
-}
-# Every shape keeps a context with its own scratch memory on the GPU: one more than the box buckets of a bundle.
+# A context without scratch memory is small; the limit is for callers with ever new shapes.
 MAX_SHAPES = 8
 
-Shape = tuple[int, ...]
 
-
-@dataclass(frozen=True)
-class _Plan:
-    """What clones share: the deserialized engine and all that must outlive it."""
-
-    library: TensorRtLibrary
-    cuda: Cuda
-    runtime: Runtime
-    engine: ICudaEngine
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """One input or output: its memory on the GPU and its page-locked twin, both for the largest shape."""
+@dataclass
+class _Buffer:
+    """One input or output: its memory on the GPU, and its page-locked twin once the host wants it."""
 
     name: str
     is_input: bool
     dtype: np.dtype[Any]
+    n_bytes: int
     device: int
-    pinned: NDArray[np.uint8]
-
-    def view(self, shape: Shape) -> Array:
-        """Return the page-locked memory as an array of this shape."""
-        n_bytes = int(np.prod(shape)) * self.dtype.itemsize
-        return self.pinned[:n_bytes].view(self.dtype).reshape(shape)
+    pinned: NDArray[np.uint8] | None = None
 
 
 @dataclass
 class _Bound:
-    """An execution context that was set up for one combination of input shapes."""
+    """An execution context that was set up for one combination of input shapes and addresses."""
 
     context: IExecutionContext
     output_shapes: dict[str, Shape]
@@ -87,69 +68,58 @@ class _Bound:
 
 
 class TensorRtEngine:
-    """One plan, one stream, one set of buffers."""
+    """One plan and one set of buffers in a lane."""
 
-    def __init__(self, plan: _Plan, use_graphs: bool) -> None:
+    def __init__(self, plan: Plan, use_graphs: bool, lane: Lane) -> None:
         self._plan = plan
         self._use_graphs = use_graphs
+        self._lane = lane
         self._times_ms: dict[str, float] = {}
-        self._bounds: dict[tuple[Shape, ...], _Bound] = {}
+        self._is_pending = self._is_timed = False
+        self._bounds: dict[tuple[tuple[Shape, int], ...], _Bound] = {}
         cuda = plan.cuda
         with ExitStack() as resources:
-            self._tensors = _allocate(plan, resources)
-            self._stream = cuda.create_stream()
-            resources.callback(cuda.destroy_stream, self._stream)
+            lane.join(plan.memory.scratch_bytes(plan.engine))
+            resources.callback(lane.leave)
+            self._buffers = _allocate(plan, resources)
+            resources.callback(_free_pinned, cuda, self._buffers)
             self._events = [cuda.create_event() for _ in range(4)]
             for event in self._events:
                 resources.callback(cuda.destroy_event, event)
             resources.callback(_drop_all, cuda, self._bounds)
+            resources.callback(cuda.synchronize, lane.stream)
             self._resources = resources.pop_all()
         weakref.finalize(self, self._resources.close)
 
     @classmethod
-    def open(cls, path: Path, rtx: bool, use_graphs: bool = True) -> TensorRtEngine:
+    def open(cls, path: Path, rtx: bool, use_graphs: bool = True, beside: Engine | None = None) -> TensorRtEngine:
         """Load a plan.
 
         Args:
             path: the plan file.
             rtx: it was built by TensorRT-RTX.
             use_graphs: replay a CUDA graph from the second run of a shape on, which spares launching kernel by kernel.
+            beside: another engine of the same thread, whose stream and scratch memory this one shares.
 
         Raises:
-            BackendUnavailable: the library or a GPU is not on this machine.
+            BackendUnavailable: the library or a GPU is not on this machine, or its memory is full.
             BundleError: the plan is missing, damaged, or for another GPU or version.
         """
-        library = tensorrt_library(rtx)
-        cuda = open_cuda()
-        trt = library.api
-        name = "tensorrt-rtx" if rtx else "tensorrt"
-        cure = f"build it here with: edgekd build-engine --backend {name}"
-        if not path.is_file() or path.stat().st_size == 0:
-            raise BundleError(f"{path} is missing or empty, expected a TensorRT plan; {cure}")
-        library.forget_errors()
-        try:
-            runtime: Runtime = trt.Runtime(library.logger)
-        except TypeError as error:  # what the bindings make of a null pointer
-            raise BackendUnavailable(
-                f"TensorRT cannot start ({library.last_error()}); see what is missing with: edgekd doctor"
-            ) from error
-        engine: ICudaEngine | None = runtime.deserialize_cuda_engine(path.read_bytes())
-        if engine is None:
-            raise BundleError(
-                f"TensorRT cannot load {path} ({library.last_error()}): damaged, or of another GPU or version; {cure}"
-            )
-        return cls(_Plan(library, cuda, runtime, engine), use_graphs)
+        plan = open_plan(path, rtx)
+        return cls(plan, use_graphs, _lane_of(plan, beside))
 
     @property
     def times_ms(self) -> Mapping[str, float]:
-        """Milliseconds of the last `infer`, from CUDA events: `h2d`, `gpu_compute`, `d2h`."""
+        """Milliseconds of the last run, from CUDA events: `h2d`, `gpu_compute`, `d2h`; waits until it is done."""
+        self._finish()
         return self._times_ms
 
-    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
         """Run once and wait.
 
         Args:
-            feeds: C-contiguous arrays by input name, in the plan's dtypes, with shapes inside its profile.
+            feeds: by input name, in the plan's dtypes, with shapes inside its profile: C-contiguous arrays, which are
+                copied to the GPU, or outputs that other engines left there.
 
         Returns:
             Arrays by output name in page-locked memory, overwritten by the next call.
@@ -158,154 +128,183 @@ class TensorRtEngine:
             InputError: an input is missing, unknown, or has another dtype or shape than the plan takes.
             CudaError: the GPU failed.
         """
+        bound = self._queue(feeds)
+        cuda, stream = self._plan.cuda, self._lane.stream
+        outputs = {}
+        for buffer in self._of_kind(is_input=False):
+            shape = bound.output_shapes[buffer.name]
+            outputs[buffer.name] = self._host_view(buffer, shape)
+            cuda.copy_to_host(outputs[buffer.name].ctypes.data, buffer.device, outputs[buffer.name].nbytes, stream)
+        self._end()
+        self._finish()
+        return outputs
+
+    def infer_one(self, feeds: Mapping[str, Tensor], output: str) -> DeviceArray:
+        """Queue a run and leave one output on the GPU, without a wait and without a copy; arguments as for `infer`.
+
+        Returns:
+            The output, for another engine or, with `numpy.asarray`, for the host; overwritten by the next call.
+        """
+        bound = self._queue(feeds)
+        self._end()
+        buffer = next(buffer for buffer in self._of_kind(is_input=False) if buffer.name == output)
+        shape = bound.output_shapes[output]
+        return DeviceArray(buffer.device, shape, buffer.dtype, self._lane, lambda: self._read(buffer, shape))
+
+    def clone(self, beside: Engine | None = None) -> TensorRtEngine:
+        """Return an engine with its own contexts and buffers on the same weights, in a new lane or that of `beside`."""
+        return TensorRtEngine(self._plan, self._use_graphs, _lane_of(self._plan, beside))
+
+    def close(self) -> None:
+        """Give graphs, contexts and buffers back; a second call does nothing."""
+        self._resources.close()
+
+    def _of_kind(self, is_input: bool) -> list[_Buffer]:
+        return [buffer for buffer in self._buffers if buffer.is_input == is_input]
+
+    def _queue(self, feeds: Mapping[str, Tensor]) -> _Bound:
+        """Queue the copies of the inputs and the network, between the first three events."""
+        self._finish()
         bound = self._bind(feeds)
-        cuda, stream = self._plan.cuda, self._stream
-        start, copied_in, computed, copied_out = self._events
-        for tensor in self._inputs():
-            np.copyto(tensor.view(feeds[tensor.name].shape), feeds[tensor.name])
+        cuda, stream = self._plan.cuda, self._lane.stream
+        start, copied_in, computed, _ = self._events
+        for buffer in self._of_kind(is_input=True):
+            feed = feeds[buffer.name]
+            if not isinstance(feed, DeviceArray):
+                np.copyto(self._host_view(buffer, feed.shape), feed)
+            elif feed.lane is not self._lane:
+                cuda.synchronize(feed.lane.stream)
+        self._is_pending, self._is_timed = True, False
         cuda.record(start, stream)
-        for tensor in self._inputs():
-            cuda.copy_to_device(tensor.device, tensor.pinned.ctypes.data, feeds[tensor.name].nbytes, stream)
+        for buffer in self._of_kind(is_input=True):
+            feed = feeds[buffer.name]
+            if not isinstance(feed, DeviceArray):
+                view = self._host_view(buffer, feed.shape)
+                cuda.copy_to_device(buffer.device, view.ctypes.data, view.nbytes, stream)
         cuda.record(copied_in, stream)
         self._enqueue(bound)
         cuda.record(computed, stream)
-        outputs = {tensor.name: tensor.view(bound.output_shapes[tensor.name]) for tensor in self._outputs()}
-        for tensor in self._outputs():
-            cuda.copy_to_host(tensor.pinned.ctypes.data, tensor.device, outputs[tensor.name].nbytes, stream)
-        cuda.record(copied_out, stream)
-        cuda.synchronize(stream)
-        self._times_ms = {
-            "h2d": cuda.elapsed_ms(start, copied_in),
-            "gpu_compute": cuda.elapsed_ms(copied_in, computed),
-            "d2h": cuda.elapsed_ms(computed, copied_out),
-        }
-        return outputs
+        return bound
 
-    def clone(self) -> TensorRtEngine:
-        """Return an engine with its own contexts, stream and buffers on the same weights."""
-        return TensorRtEngine(self._plan, self._use_graphs)
+    def _end(self) -> None:
+        """Queue the last event; only a run that comes so far has times."""
+        self._plan.cuda.record(self._events[3], self._lane.stream)
+        self._is_timed = True
 
-    def close(self) -> None:
-        """Give graphs, contexts, stream and buffers back; a second call does nothing."""
-        self._resources.close()
+    def _finish(self) -> None:
+        """Wait for the last run, after which its inputs may be overwritten and its events have times."""
+        if not self._is_pending:
+            return
+        self._is_pending = False
+        cuda = self._plan.cuda
+        cuda.synchronize(self._lane.stream)
+        if not self._is_timed:
+            return
+        names = ("h2d", "gpu_compute", "d2h")
+        pairs = zip(names, self._events[:3], self._events[1:], strict=True)
+        self._times_ms = {name: cuda.elapsed_ms(first, second) for name, first, second in pairs}
 
-    def _inputs(self) -> list[_Tensor]:
-        return [tensor for tensor in self._tensors if tensor.is_input]
+    def _host_view(self, buffer: _Buffer, shape: Shape) -> Array:
+        """Return page-locked memory of a buffer as an array of this shape; it is allocated when first asked for."""
+        if buffer.pinned is None:
+            address = self._plan.cuda.allocate_pinned(buffer.n_bytes)
+            buffer.pinned = np.ctypeslib.as_array((ctypes.c_uint8 * buffer.n_bytes).from_address(address))
+        n_bytes = int(np.prod(shape)) * buffer.dtype.itemsize
+        return buffer.pinned[:n_bytes].view(buffer.dtype).reshape(shape)
 
-    def _outputs(self) -> list[_Tensor]:
-        return [tensor for tensor in self._tensors if not tensor.is_input]
+    def _read(self, buffer: _Buffer, shape: Shape) -> Array:
+        """Copy an output that stayed on the GPU to the host."""
+        view = self._host_view(buffer, shape)
+        self._plan.cuda.copy_to_host(view.ctypes.data, buffer.device, view.nbytes, self._lane.stream)
+        self._plan.cuda.synchronize(self._lane.stream)
+        return view.copy()
 
-    def _bind(self, feeds: Mapping[str, Array]) -> _Bound:
+    def _bind(self, feeds: Mapping[str, Tensor]) -> _Bound:
         """Return the context for these shapes; the one unused for longest makes room for a new one."""
-        _check_feeds(self._inputs(), feeds)
-        key = tuple(feeds[tensor.name].shape for tensor in self._inputs())
+        inputs = self._of_kind(is_input=True)
+        _check_feeds(inputs, feeds)
+        addresses = {
+            buffer.name: feed.address if isinstance(feed := feeds[buffer.name], DeviceArray) else buffer.device
+            for buffer in inputs
+        }
+        key = tuple((feeds[name].shape, address) for name, address in addresses.items())
         bound = self._bounds.pop(key, None)
         if bound is None:
             if len(self._bounds) >= MAX_SHAPES:
                 _drop(self._plan.cuda, self._bounds.pop(next(iter(self._bounds))))
-            bound = self._create_bound(key)
+            bound = self._create_bound({name: feeds[name].shape for name in addresses}, addresses)
         self._bounds[key] = bound
         return bound
 
-    def _create_bound(self, shapes: tuple[Shape, ...]) -> _Bound:
-        context: IExecutionContext = self._plan.engine.create_execution_context()
-        if context is None:
-            raise CudaError(f"TensorRT cannot make an execution context: {self._plan.library.last_error()}")
-        for tensor, shape in zip(self._inputs(), shapes, strict=True):
-            if not context.set_input_shape(tensor.name, shape):
+    def _create_bound(self, shapes: Mapping[str, Shape], addresses: Mapping[str, int]) -> _Bound:
+        context: IExecutionContext = self._plan.create_context()
+        for name, shape in shapes.items():
+            if not context.set_input_shape(name, shape):
                 raise InputError(
-                    f"input {tensor.name} has shape {shape}, outside of the plan's profile "
-                    f"{_profile(self._plan.engine, tensor.name)}; build the bundle with shapes that include it"
+                    f"input {name} has shape {shape}, outside of the plan's profile "
+                    f"{profile_of(self._plan.engine, name)}; build the bundle with shapes that include it"
                 )
-        for tensor in self._tensors:
-            context.set_tensor_address(tensor.name, tensor.device)
-        return _Bound(
-            context, {tensor.name: tuple(context.get_tensor_shape(tensor.name)) for tensor in self._outputs()}
-        )
+        self._plan.memory.give(context, *self._lane.scratch())
+        for buffer in self._buffers:
+            if not context.set_tensor_address(buffer.name, addresses.get(buffer.name, buffer.device)):
+                raise CudaError(f"TensorRT refuses the memory of {buffer.name}: {self._plan.library.last_error()}")
+        outputs = self._of_kind(is_input=False)
+        return _Bound(context, {buffer.name: tuple(context.get_tensor_shape(buffer.name)) for buffer in outputs})
 
     def _enqueue(self, bound: _Bound) -> None:
         if bound.graph is None and bound.has_run and self._use_graphs:
             self._record_graph(bound)
         if bound.graph is not None:
-            self._plan.cuda.launch_graph(bound.graph, self._stream)
+            self._plan.cuda.launch_graph(bound.graph, self._lane.stream)
             return
         self._execute(bound.context)
         bound.has_run = True
 
     def _record_graph(self, bound: _Bound) -> None:
         """Record the second run; the first one has allocated and loaded what may not happen during a recording."""
-        cuda = self._plan.cuda
+        cuda, stream = self._plan.cuda, self._lane.stream
+        if not self._plan.memory.can_record(bound.context, stream):
+            return
         try:
-            cuda.begin_capture(self._stream)
+            cuda.begin_capture(stream)
             self._execute(bound.context)
-            bound.graph = cuda.end_capture(self._stream)
+            bound.graph = cuda.end_capture(stream)
         except CudaError as error:
-            cuda.abort_capture(self._stream)
+            cuda.abort_capture(stream)
             _LOG.warning("this plan runs without CUDA graphs: %s", error)
             self._use_graphs = False
 
     def _execute(self, context: IExecutionContext) -> None:
         self._plan.library.forget_errors()
-        if not context.execute_async_v3(self._stream):
+        if not context.execute_async_v3(self._lane.stream):
             raise CudaError(f"TensorRT cannot run the plan: {self._plan.library.last_error()}")
 
 
-def _allocate(plan: _Plan, resources: ExitStack) -> list[_Tensor]:
+def _lane_of(plan: Plan, beside: Engine | None) -> Lane:
+    return beside._lane if isinstance(beside, TensorRtEngine) else Lane(plan.cuda)
+
+
+def _allocate(plan: Plan, resources: ExitStack) -> list[_Buffer]:
     """Allocate every input and output for its largest shape; `resources` frees them, also after an error."""
-    shapes = _largest_shapes(plan.engine)
-    tensors = []
-    for name, shape in shapes.items():
-        dtype = _dtype(plan.engine, name)
+    buffers = []
+    for name, shape in largest_shapes(plan).items():
+        dtype = dtype_of(plan.engine, name)
         n_bytes = int(np.prod(shape)) * dtype.itemsize
         device = plan.cuda.allocate(n_bytes)
         resources.callback(plan.cuda.free, device)
-        pinned = plan.cuda.allocate_pinned(n_bytes)
-        resources.callback(plan.cuda.free_pinned, pinned)
-        memory = np.ctypeslib.as_array((ctypes.c_uint8 * n_bytes).from_address(pinned))
-        tensors.append(_Tensor(name, _is_input(plan.engine, name), dtype, device, memory))
-    return tensors
+        buffers.append(_Buffer(name, is_input(plan.engine, name), dtype, n_bytes, device))
+    return buffers
 
 
-def _largest_shapes(engine: ICudaEngine) -> dict[str, Shape]:
-    """Return the shape of every input and output when all inputs are as large as the profile allows."""
-    names: list[str] = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    context: IExecutionContext = engine.create_execution_context()
-    for name in names:
-        if _is_input(engine, name):
-            context.set_input_shape(name, _profile(engine, name)[2])
-    shapes = {name: tuple(context.get_tensor_shape(name)) for name in names}
-    unknown = [name for name, shape in shapes.items() if min(shape, default=1) < 0]
-    if unknown:
-        raise BundleError(
-            f"output {unknown[0]} of the plan has a size that depends on its content; export the graph again"
-        )
-    return shapes
+def _free_pinned(cuda: Cuda, buffers: list[_Buffer]) -> None:
+    for buffer in buffers:
+        if buffer.pinned is not None:
+            cuda.free_pinned(buffer.pinned.ctypes.data)
+            buffer.pinned = None
 
 
-def _is_input(engine: ICudaEngine, name: str) -> bool:
-    mode: TensorIOMode = engine.get_tensor_mode(name)
-    return bool(mode.name == "INPUT")
-
-
-def _dtype(engine: ICudaEngine, name: str) -> np.dtype[Any]:
-    dtype: DataType = engine.get_tensor_dtype(name)
-    if dtype.name not in _DTYPES:
-        raise BundleError(
-            f"tensor {name} of the plan is {dtype.name}, expected one of {', '.join(_DTYPES)}; export it again"
-        )
-    return np.dtype(_DTYPES[dtype.name])
-
-
-def _profile(engine: ICudaEngine, name: str) -> list[Shape]:
-    """Return min, opt and max of an input's first profile; all three are its own shape when that is static."""
-    static: Shape = tuple(engine.get_tensor_shape(name))
-    if -1 not in static:
-        return [static] * 3
-    return [tuple(shape) for shape in engine.get_tensor_profile_shape(name, 0)]
-
-
-def _check_feeds(inputs: list[_Tensor], feeds: Mapping[str, Array]) -> None:
-    expected = {tensor.name: tensor.dtype for tensor in inputs}
+def _check_feeds(inputs: list[_Buffer], feeds: Mapping[str, Tensor]) -> None:
+    expected = {buffer.name: buffer.dtype for buffer in inputs}
     if set(feeds) != set(expected):
         raise InputError(f"the plan was given {', '.join(feeds)}, expected the inputs {', '.join(expected)}")
     for name, array in feeds.items():
@@ -318,6 +317,6 @@ def _drop(cuda: Cuda, bound: _Bound) -> None:
         cuda.destroy_graph(bound.graph)
 
 
-def _drop_all(cuda: Cuda, bounds: dict[tuple[Shape, ...], _Bound]) -> None:
+def _drop_all(cuda: Cuda, bounds: dict[tuple[tuple[Shape, int], ...], _Bound]) -> None:
     while bounds:
         _drop(cuda, bounds.popitem()[1])
