@@ -42,7 +42,7 @@ PRECISIONS: dict[BackendName, tuple[Precision, ...]] = {
     "tensorrt": ("fp32", "fp16", "int8"),
     "tensorrt-rtx": ("fp32", "fp16", "int8"),
 }
-DEFAULT_BUCKETS = (1, 4, 8, 16, 32)
+DEFAULT_BUCKETS = (1, 4, 8, 16)
 Report = Callable[[str], None]
 
 

@@ -21,6 +21,12 @@ _REDUCTIONS = {
     f"Reduce{kind}" for kind in ("Max", "Mean", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
 }
 
+# Attributes of opset 18 that say what opset 17 does: value, or None for any. Split divides evenly there.
+_DEFAULTS: dict[str, dict[str, object]] = {
+    "Split": {"num_outputs": None},
+    "Resize": {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"},
+}
+
 Constants = dict[str, NDArray[np.generic]]
 
 
@@ -37,8 +43,8 @@ def for_tensorrt8(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in older.graph.node:
         if node.op_type in _REDUCTIONS and len(node.input) > 1:
             _axes_as_attribute(node, constants)
-        if node.op_type == "Split" and len(node.input) > 1:
-            _drop_attribute(node, "num_outputs")
+        for name in _DEFAULTS.get(node.op_type, {}):
+            _drop_attribute(node, name, _DEFAULTS[node.op_type][name])
         if node.op_type == "DequantizeLinear" and _is_int8(constants.get(node.input[0])):
             nodes.append(_quantize_from_float(older.graph, node, constants))
         nodes.append(node)
@@ -79,8 +85,9 @@ def _axes_as_attribute(node: onnx.NodeProto, constants: Constants) -> None:
     _drop_attribute(node, "noop_with_empty_axes")
 
 
-def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
-    kept = [attribute for attribute in node.attribute if attribute.name != name]
+def _drop_attribute(node: onnx.NodeProto, name: str, value: object = None) -> None:
+    """Remove an attribute, where a value is given only if it is that one."""
+    kept = [a for a in node.attribute if a.name != name or value not in (None, helper.get_attribute_value(a))]
     del node.attribute[:]
     node.attribute.extend(kept)
 

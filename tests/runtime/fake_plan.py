@@ -65,6 +65,17 @@ def write_plan(
     return MAGIC + "\n".join(lines).encode() + b"\nonnx\n" + model.SerializeToString()
 
 
+def write_tensors(rows: list[tuple[str, Shape]], opened: str, most: int, scratch: tuple[int, int]) -> bytes:
+    """Return a plan that can be opened and not run: names and shapes; `opened` and those before it are its inputs."""
+    lines = [f"scratch {scratch[0]} {scratch[1]}"]
+    names = [name for name, _ in rows]
+    for index, (name, shape) in enumerate(rows):
+        shapes = [tuple(n if size == -1 else size for size in shape) for n in (1, most, most)]
+        profile = " ".join(map(_text, shapes)) if index <= names.index(opened) else ""
+        lines.append(f"{'input' if profile else 'output'} {name} FLOAT {_text(shape)} {profile}".rstrip())
+    return MAGIC + "\n".join(lines).encode() + b"\nonnx\n"
+
+
 def read_plan(content: bytes) -> FakePlan | None:
     """Return what a plan holds, or None where it is not one."""
     if not content.startswith(MAGIC) or b"\nonnx\n" not in content:

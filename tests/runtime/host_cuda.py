@@ -172,11 +172,14 @@ class CudaEngine:
 
     def __init__(self, cudart, logger, plan):
         self.cudart, self.logger, self.plan, self.n_failures = cudart, logger, plan, 0
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(plan.model, options, providers=["CPUExecutionProvider"])
         self.contexts, self.profile_owner = [], None
         self.num_io_tensors = len(plan.tensors)
+
+    @functools.cached_property
+    def session(self):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(self.plan.model, options, providers=["CPUExecutionProvider"])
 
     def complain(self, message):
         self.logger.log(1, message)

@@ -1,0 +1,162 @@
+"""A TensorRT bundle from `build_bundle` to `bench`, on the stand-in: the same answers as ONNX Runtime, bit for bit."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_models import write_small_models
+
+from edgekd.bundle import read_manifest
+from edgekd.deploy.build import DEFAULT_BUCKETS, BuildOptions, build_bundle
+from edgekd.errors import BundleMismatch
+from edgekd.measure.latency import BenchOptions, bench_chain
+from edgekd.runtime import cuda
+from edgekd.runtime.chain import Chain, ChainOptions
+from edgekd.runtime.detect import DetectOptions
+from edgekd.runtime.engines.tensorrt import TensorRtEngine
+from edgekd.runtime.tensorrt_library import tensorrt_library
+from edgekd.shipped import default_models
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_builder
+import fake_plan
+import host_cuda
+
+OPTIONS = ChainOptions(DetectOptions(confidence=0.05, max_boxes=7))
+
+
+@pytest.fixture
+def cudart(monkeypatch):
+    yield host_cuda.use_host_cuda(monkeypatch)
+    cuda.open_cuda.cache_clear()
+    tensorrt_library.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return write_small_models(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="module")
+def bundle(models, tmp_path_factory):
+    """A bundle of TensorRT 10.3, as its stand-in builds it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        fake_builder.use_building_tensorrt(monkeypatch, host_cuda.use_host_cuda(monkeypatch))
+        folder = build(models, tmp_path_factory.mktemp("tensorrt") / "bundle", "tensorrt", box_buckets=(1, 4))
+    cuda.open_cuda.cache_clear()
+    tensorrt_library.cache_clear()
+    return folder
+
+
+def build(models, folder, backend, **options):
+    build_bundle(models, folder, BuildOptions(backend=backend, precision="fp32", **options), lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(models, tmp_path_factory, scene):
+    """What ONNX Runtime answers, with the sizes and numbers of boxes that a TensorRT bundle has."""
+    folder = build(models, tmp_path_factory.mktemp("reference") / "bundle", "onnxruntime", square=True)
+    with Chain.open(folder, n_threads=1) as chain:
+        return [chain(picture, OPTIONS) for picture in pictures_of(scene)]
+
+
+def pictures_of(scene):
+    return [scene, scene[:320, :500].copy()]
+
+
+def assert_same(result, expected):
+    np.testing.assert_allclose(result.detections.xyxy, expected.detections.xyxy, atol=1e-3)
+    for index in range(len(expected)):
+        one, other = result.masks.full(index), expected.masks.full(index)
+        assert (one != other).mean() < 1e-5
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.0.0"])
+def test_a_chain_answers_as_onnx_runtime(version, models, reference, scene, cudart, monkeypatch, tmp_path):
+    fake = fake_builder.use_building_tensorrt(monkeypatch, cudart, version)
+    folder = build(models, tmp_path / "bundle", "tensorrt")
+    before = cudart.host_live_objects(), cudart.host_device_bytes()
+    with Chain.open(folder) as chain:
+        assert len(fake.engines) == 3
+        for _ in range(3):  # plain runs, recordings, replays
+            for picture, expected in zip(pictures_of(scene), reference, strict=True):
+                assert_same(chain(picture, OPTIONS), expected)
+        with ThreadPoolExecutor(2) as pool:
+            clones = [chain.clone(), chain.clone()]
+            for result in pool.map(lambda clone: clone(scene, OPTIONS), clones):
+                assert_same(result, reference[0])
+        for clone in clones:
+            clone.close()
+    assert (cudart.host_live_objects(), cudart.host_device_bytes()) == before
+
+
+def test_embeddings_stay_on_the_gpu(bundle, scene, cudart, monkeypatch):
+    fake_builder.use_building_tensorrt(monkeypatch, cudart)
+    with Chain.open(bundle) as chain:
+        n_boxes = len(chain(scene, OPTIONS))
+        assert n_boxes == 7, "two calls of the decoder"
+        before = [cudart.host_copied_bytes(kind) for kind in (1, 2)]
+        chain(scene, OPTIONS)
+        to_device, to_host = (cudart.host_copied_bytes(kind) - old for kind, old in zip((1, 2), before, strict=True))
+        detector, encoder, boxes = 3 * 320 * 320 * 4, 3 * 256 * 256 * 4, 8 * 4 * 4
+        assert to_device == detector + encoder + boxes
+        classes = len(chain.manifest.pipeline.class_names)
+        assert to_host == 2100 * (64 + classes) * 4 + 8 * (64 * 64 + 1) * 4
+        own = chain.embed(scene)
+        assert own.shape == (1, 256, 16, 16)
+    assert np.isfinite(own).all(), "it outlives the chain"
+
+
+def test_default_buckets_bound_the_memory_of_two_clones(cudart, monkeypatch, tmp_path):
+    """The default models at 1024 px: 700 MB of device memory for two chains, by the scratch sizes of a real builder."""
+    fake_builder.use_building_tensorrt(monkeypatch, cudart)
+    most, classes = DEFAULT_BUCKETS[-1], 10
+    tensors = {
+        "images": [("images", (1, 3, 640, 640)), ("box_logits", (1, 64, 8400)), ("class_logits", (1, classes, 8400))],
+        "image": [("image", (1, 3, 1024, 1024)), ("image_embeddings", (1, 256, 64, 64))],
+        "boxes": [
+            ("image_embeddings", (1, 256, 64, 64)), ("boxes", (-1, 4)), ("predicted_iou", (-1,)),
+            ("low_res_masks", (-1, 256, 256)),
+        ],
+    }  # fmt: skip
+    for name, rows in tensors.items():
+        path = tmp_path / f"{name}.engine"
+        path.write_bytes(fake_plan.write_tensors(rows, name, most, fake_builder.SCRATCH[name]))
+    weights = sum(path.stat().st_size for path in default_models().glob("*.onnx"))
+    chains = []
+    for _ in range(2):
+        chain = []
+        for name in tensors:
+            chain.append(TensorRtEngine.open(tmp_path / f"{name}.engine", False, beside=chain[0] if chain else None))
+        chain[0]._lane.scratch()
+        chains.append(chain)
+    used = cudart.host_device_bytes() + weights
+    assert 150e6 < used < 700e6
+    for engine in sum(chains, []):
+        engine.close()
+
+
+def test_bench_sees_a_gpu(bundle, scene, cudart, monkeypatch):
+    fake_builder.use_building_tensorrt(monkeypatch, cudart)
+    with Chain.open(bundle) as chain:
+        report = bench_chain(chain, "0", [scene], BenchOptions(min_runs=2, min_seconds=0), OPTIONS)
+    assert set(report.engines["encoder"]) == {"h2d", "gpu_compute", "d2h"}
+    assert report.backend_version == "10.3.0"
+
+
+def test_another_board_and_another_version_are_refused_before_loading(bundle, cudart, monkeypatch):
+    fake_builder.use_building_tensorrt(monkeypatch, cudart)
+    assert read_manifest(bundle).target.n_multiprocessors == 8
+    later = fake_builder.use_building_tensorrt(monkeypatch, cudart, "11.0.0")
+    with pytest.raises(BundleMismatch, match=r"built by tensorrt 10.3.0, this machine has 11.0.0; rebuild it here"):
+        Chain.open(bundle)
+    fake_builder.use_building_tensorrt(monkeypatch, cudart)
+    monkeypatch.setattr("edgekd.runtime.target.n_multiprocessors", lambda: 16)
+    with pytest.raises(BundleMismatch, match=r"with 8 multiprocessors, this one has 16"):
+        Chain.open(bundle)
+    assert later.engines == []
