@@ -34,7 +34,7 @@ class SamSegmenter:
         """Segment every box of `found`."""
         blob, placement = preprocess(picture, self._input)
         watch.lap("encoder_preprocess")
-        embeddings = self._encoder.infer({IMAGE: blob})[IMAGE_EMBEDDINGS]
+        embeddings = self._encoder.infer_one({IMAGE: blob}, IMAGE_EMBEDDINGS)
         watch.lap("encoder")
         prompts = placement.to_input(found.detections.xyxy)
         low_res, iou = decode_masks(self._decoder, embeddings, prompts, self._buckets)
