@@ -34,9 +34,7 @@ def run(
         str, typer.Option(help="checkpoint, name of `edgekd weights list`, or .yaml (random)")
     ] = "yolo11n",
     teacher: Teacher = None,
-    method: Annotated[
-        str, typer.Option(help="none, feature (.5-2 x L_feat, .1-1 x L_att, .1-1 x L_kl) or ds2d2")
-    ] = "ds2d2",
+    method: Annotated[str, typer.Option(help="none, feature (features, attention, logits) or ds2d2")] = "ds2d2",
     recipe: RecipeName = "default",
     epochs: Epochs = None,
     imgsz: Imgsz = None,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from edgekd.losses.feature import align_grid
+
+AttentionDistance = Callable[[Tensor, Tensor], Tensor]
 
 
 def spatial_attention(maps: Tensor, epsilon: float = 1e-12) -> Tensor:
@@ -20,13 +23,37 @@ def spatial_attention(maps: Tensor, epsilon: float = 1e-12) -> Tensor:
     return energy / energy.sum(dim=(2, 3), keepdim=True).clamp(min=epsilon)
 
 
-def attention_loss(students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
-    """L_att = sum over levels of the total variation distance 1/2 sum_ij |A_s - A_t|, mean over pictures; 0 to 1 each.
+def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """||A_S - A_T||^2 with A = E / ||E||_2, E the channel energy (N, 1, H, W): (N,), 0 to 2.
+
+    The normalisation of Zagoruyko and Komodakis (eq. 2), which leaves the size of the grid out of the number.
+    """
+    ours, theirs = (F.normalize(energy.flatten(1), dim=1, eps=1e-12) for energy in (student, teacher))
+    return (ours - theirs).square().sum(dim=1)
+
+
+def total_variation(student: Tensor, teacher: Tensor) -> Tensor:
+    """1/2 sum_ij |A_S - A_T| of two distributions (N, 1, H, W): (N,), 0 to 1."""
+    return 0.5 * (student - teacher).abs().sum(dim=(1, 2, 3))
+
+
+ATTENTION_DISTANCES: dict[str, AttentionDistance] = {"squared": squared_distance, "total_variation": total_variation}
+
+
+def attention_loss(
+    students: Sequence[Tensor], teachers: Sequence[Tensor], distance: AttentionDistance = squared_distance
+) -> Tensor:
+    """L_att = sum over levels of the distance of both attentions, mean over pictures.
 
     The teacher's maps may have any channels and any grid: they are resampled to the student's before the energy.
+
+    Args:
+        students: projected student maps P(S), one (N, C_l, H_l, W_l) a level.
+        teachers: teacher maps, one a level.
+        distance: `squared_distance` or `total_variation`.
     """
     distances = [
-        0.5 * (spatial_attention(s) - spatial_attention(align_grid(t, (s.shape[2], s.shape[3])))).abs().sum((1, 2, 3))
+        distance(spatial_attention(s), spatial_attention(align_grid(t, (s.shape[2], s.shape[3]))))
         for s, t in zip(students, teachers, strict=True)
     ]
-    return torch.stack([distance.mean() for distance in distances]).sum()
+    return torch.stack([each.mean() for each in distances]).sum()

@@ -40,7 +40,8 @@ def disw(boxes: Tensor, picture: Tensor, n_pictures: int, grid: tuple[int, int],
         n_pictures: pictures in the batch.
         grid: (h, w), the size of the Haar bands.
         reading: `fixed` counts the cells the box touches, in float32; `faithful` counts one row and column more on the
-            right and below and rounds to float16, in which a box of more than 2048 cells weighs nothing.
+            right and below and adds box by box in float16, as published: a box of more than 2048 cells weighs nothing,
+            and one of 2025 cells twice what it should.
 
     Returns:
         (n_pictures, 1, h, w) float32, at least 1, without gradient.
@@ -49,6 +50,8 @@ def disw(boxes: Tensor, picture: Tensor, n_pictures: int, grid: tuple[int, int],
     top_left, bottom_right = _cells(boxes, grid, reading)
     span = bottom_right - top_left
     share = 1.0 / (span[:, 0] * span[:, 1]).double()
+    if reading == "faithful":
+        return _added_in_float16(top_left, bottom_right, share, picture.long(), (n_pictures, height, width))
     # A box is four corners of a 2-D difference array; two cumulative sums fill it. float64 keeps the sums exact enough.
     corners = torch.zeros(n_pictures, height + 1, width + 1, dtype=torch.float64, device=boxes.device)
     index = picture.long()
@@ -60,8 +63,18 @@ def disw(boxes: Tensor, picture: Tensor, n_pictures: int, grid: tuple[int, int],
     ):
         corners.index_put_((index, y, x), sign * share, accumulate=True)
     mass = corners.cumsum(1).cumsum(2)[:, None, :height, :width]
-    weight = 1.0 + mass.clamp(min=0)
-    return weight.half().float() if reading == "faithful" else weight.float()
+    return (1.0 + mass.clamp(min=0)).float()
+
+
+def _added_in_float16(
+    top_left: Tensor, bottom_right: Tensor, share: Tensor, picture: Tensor, shape: tuple[int, int, int]
+) -> Tensor:
+    """The published loop: every box is added to a float16 map, which rounds after each."""
+    weight = torch.ones(shape[0], 1, shape[1], shape[2], dtype=torch.float16)
+    rows = zip(top_left.tolist(), bottom_right.tolist(), share.tolist(), picture.tolist(), strict=True)
+    for (x1, y1), (x2, y2), each, index in rows:
+        weight[index, 0, y1:y2, x1:x2] += each
+    return weight.float().to(share.device)
 
 
 def _cells(boxes: Tensor, grid: tuple[int, int], reading: Reading) -> tuple[Tensor, Tensor]:

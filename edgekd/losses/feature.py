@@ -28,12 +28,21 @@ def mse_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student.float(), teacher.float())
 
 
+def squared_norm_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over positions of ||s - t||^2 along the channels of (N, C, H, W), in float32: C times `mse_distance`."""
+    return student.shape[1] * mse_distance(student, teacher)
+
+
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over positions of 1 - cos(s, t), the angle taken along the channels of (N, C, H, W), in float32."""
     return (1.0 - F.cosine_similarity(student.float(), teacher.float(), dim=1)).mean()
 
 
-DISTANCES: dict[str, FeatureDistance] = {"cosine": cosine_distance, "mse": mse_distance}
+DISTANCES: dict[str, FeatureDistance] = {
+    "cosine": cosine_distance,
+    "mse": mse_distance,
+    "squared_norm": squared_norm_distance,
+}
 
 
 def feature_loss(
@@ -47,7 +56,7 @@ def feature_loss(
     Args:
         students: projected student maps, one (N, C_l, H_l, W_l) a level.
         teachers: teacher maps, one (N, C_l, h_l, w_l) a level.
-        distance: `cosine_distance` or `mse_distance`.
+        distance: one of `DISTANCES`.
         level_weights: w_l, by default 1 for every level.
 
     Raises:

@@ -1,6 +1,7 @@
 """The logit loss L_kl: student and teacher class logits in, one scalar out.
 
-`softmax_kl` is for heads whose classes exclude each other; YOLO's are independent (sigmoid), so they take `binary_kl`.
+`softmax_kl` is for heads whose classes exclude each other; YOLO's are independent (sigmoid), so `binary_kl` is the
+default of a recipe and `softmax_kl` the plain formula by name.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def softmax_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """T^2 KL(p_T || p_S) of logits (n, n_classes), mean over n (Hinton et al. 2015); T^2 keeps the gradient's size."""
+def softmax_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, weight: Tensor | None = None) -> Tensor:
+    """T^2 KL(p_T || p_S) over exclusive classes, averaged over anchors (Hinton et al. 2015).
+
+    T^2 keeps the size of the gradient. Arguments and result as in `binary_kl`.
+    """
     log_student = F.log_softmax(student.float() / temperature, dim=-1)
     log_teacher = F.log_softmax(teacher.float() / temperature, dim=-1)
-    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+    per_anchor = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=-1)
+    return temperature**2 * _weighted_mean(per_anchor, weight)
 
 
 def binary_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, weight: Tensor | None = None) -> Tensor:
@@ -34,8 +39,12 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, weight
     cross_entropy = F.binary_cross_entropy_with_logits(soft_student, probability, reduction="none")
     entropy = F.binary_cross_entropy_with_logits(soft_teacher, probability, reduction="none")
     per_anchor = (cross_entropy - entropy).sum(dim=-1)
+    return temperature**2 * _weighted_mean(per_anchor, weight)
+
+
+def _weighted_mean(per_anchor: Tensor, weight: Tensor | None) -> Tensor:
     importance = torch.ones_like(per_anchor) if weight is None else weight.float()
-    return temperature**2 * (per_anchor * importance).sum() / importance.sum().clamp(min=1e-9)
+    return (per_anchor * importance).sum() / importance.sum().clamp(min=1e-9)
 
 
 def quality_focal(student: Tensor, teacher: Tensor, beta: float = 1.0) -> Tensor:

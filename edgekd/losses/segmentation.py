@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+FAR_SHARE = 0.05
+"""What a cell far from the object counts, next to one in or near its box."""
+
 
 @dataclass(frozen=True)
 class MaskLossWeights:
@@ -57,10 +60,10 @@ def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def object_weight(boxes: Tensor, size: tuple[int, int], stride_px: float) -> Tensor:
-    """Weight map (P, 1, H, W) that makes an object's pixels count alike whatever its size.
+    """Weight map (P, 1, H, W): 1 inside the box grown by half its sides, a twentieth elsewhere.
 
-    1 / (cells of the box), times `H * W`, inside the box grown by half its sides; a twentieth of that elsewhere. The
-    per-object form of DISW, W = 1 + sum of 1 / cells. boxes: (P, 4) xyxy input pixels; stride_px: pixels per cell.
+    `focal_loss` divides by the sum of the weights, so an object counts alike whatever its size: the per-object form of
+    DISW, whose 1 / cells cancels there. boxes: (P, 4) xyxy input pixels; stride_px: pixels per cell.
     """
     height, width = size
     y = (torch.arange(height, device=boxes.device) + 0.5) * stride_px
@@ -70,10 +73,7 @@ def object_weight(boxes: Tensor, size: tuple[int, int], stride_px: float) -> Ten
     in_x = (x >= (x1 - grow_x)[:, None]) & (x <= (x2 + grow_x)[:, None])
     in_y = (y >= (y1 - grow_y)[:, None]) & (y <= (y2 + grow_y)[:, None])
     near = (in_y[:, :, None] & in_x[:, None, :]).float()
-    cells = ((x2 - x1) * (y2 - y1) / stride_px**2).clamp(min=1)
-    far_share = 0.05
-    inside = (near + far_share * (1 - near)) / cells[:, None, None]
-    return (inside * height * width).unsqueeze(1)
+    return (near + FAR_SHARE * (1 - near)).unsqueeze(1)
 
 
 def prompt_loss(

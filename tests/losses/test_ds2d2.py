@@ -36,13 +36,23 @@ def test_faithful_weight_is_the_published_loop():
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 0.9, (20, 2))
     boxes = np.concatenate((corner, np.minimum(corner + rng.uniform(0.01, 0.5, (20, 2)), 1.0)), 1).astype(np.float32)
-    expected = np.ones((13, 11))
+    expected = np.ones((13, 11), np.float16)
     for x1, y1, x2, y2 in boxes.astype(np.float64):
         left, top = max(0, int(np.floor(x1 * 11))), max(0, int(np.floor(y1 * 13)))
         right, bottom = min(10, int(np.ceil(x2 * 11))), min(12, int(np.ceil(y2 * 13)))
-        expected[top : bottom + 1, left : right + 1] += 1 / ((right - left + 1) * (bottom - top + 1))
+        window = expected[top : bottom + 1, left : right + 1]
+        share = np.float32(1 / ((right - left + 1) * (bottom - top + 1)))
+        window[:] = (window.astype(np.float32) + share).astype(np.float16)
     weight = disw(torch.from_numpy(boxes), torch.zeros(20), 1, (13, 11), "faithful")
-    torch.testing.assert_close(weight[0, 0], torch.from_numpy(expected).half().float(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(weight[0, 0], torch.from_numpy(expected).float(), rtol=0, atol=0)
+
+
+def test_faithful_weight_rounds_after_every_box():
+    """Twenty boxes of 45x45 cells: each 1/2025 rounds up to 1/1024, and so does each of the twenty sums."""
+    boxes = torch.tensor([[0.0, 0.0, 43.5 / 64, 43.5 / 64]]).repeat(20, 1)
+    faithful = disw(boxes, torch.zeros(20), 1, (64, 64), "faithful")
+    assert (faithful.double() - 1).sum().item() == pytest.approx(20 * 2025 / 1024, abs=0.1)
+    assert (disw(boxes, torch.zeros(20), 1, (64, 64)).double() - 1).sum().item() == pytest.approx(20, abs=0.01)
 
 
 def test_faithful_weight_forgets_large_objects():

@@ -39,15 +39,12 @@ def test_dice_and_iou_at_their_ends() -> None:
     assert mask_iou(torch.full((1, 1, 2, 2), -1.0), torch.zeros(1, 1, 2, 2)).item() == 1
 
 
-def test_object_weight_gives_every_size_the_same_mass() -> None:
-    boxes = torch.tensor([[96.0, 96.0, 112.0, 112.0], [64.0, 64.0, 192.0, 192.0]])
-    inside = []
-    for box, weight in zip(boxes, object_weight(boxes, (64, 64), 4.0)[:, 0], strict=True):
-        x1, y1, x2, y2 = (box / 4).long().tolist()
-        inside.append(weight[y1:y2, x1:x2].sum())
-    torch.testing.assert_close(inside[0], inside[1])
-    far = object_weight(boxes, (64, 64), 4.0)[0, 0]
-    assert far[0, 0] == pytest.approx(0.05 * float(far[25, 25]))
+def test_object_weight_by_hand() -> None:
+    """A box of 16 px at cells of 4 px grows by a quarter of its side and a cell: x from 8 to 40 px, cells 2 to 9."""
+    weight = object_weight(torch.tensor([[16.0, 16.0, 32.0, 32.0]]), (16, 16), 4.0)[0, 0]
+    expected = torch.full((16, 16), 0.05)
+    expected[2:10, 2:10] = 1.0
+    torch.testing.assert_close(weight, expected)
 
 
 def test_the_best_mask_carries_the_gradient() -> None:

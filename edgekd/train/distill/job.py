@@ -174,6 +174,14 @@ def distill(job: DistillJob) -> dict[str, float]:
 def _check_job(job: DistillJob) -> None:
     if job.method != "none" and job.teacher is None:
         raise InputError(f"the method {job.method} needs a teacher and none was given; add --teacher FILE")
+    if job.method == "none" and (job.teacher or job.amplifier):
+        raise InputError(
+            "the method none learns from labels alone and a teacher was given; leave it out, or name a method"
+        )
+    if job.amplifier is not None and (job.method != "ds2d2" or job.recipe.lambda_high == 0.0):
+        raise InputError(
+            "an amplifier was given and only ds2d2 with a lambda_high above 0 uses it; leave it out, or change the recipe"
+        )
     for path in (job.teacher, job.amplifier):
         if path is not None and not path.is_file():
             raise InputError(f"{path} does not exist; give a detector (.pt) or a ViT (.safetensors, .pth)")

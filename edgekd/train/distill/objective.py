@@ -1,160 +1,255 @@
 """The distillation terms of one batch: student maps and a frozen teacher in, unweighted scalars by name out.
 
-Which terms exist is decided once, from the method, the lambdas and what the teacher has: `logits` and `full` need a
-detection head with the student's classes, `high` needs a trained amplifier. A ViT has neither.
+A term is a function of what the student and what the teacher show of a batch: `(view, teacher) -> scalar`. Which terms
+a run has is decided once, in `choose_terms`; a step then reads `Objective.losses` from top to bottom:
+
+    teacher's maps  ->  one grid for both  ->  {term.name: term.loss(view, teacher)}
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import box_convert
 
 from edgekd.errors import TrainingError
-from edgekd.losses.attention import attention_loss
+from edgekd.losses.attention import ATTENTION_DISTANCES, attention_loss
 from edgekd.losses.ds2d2 import band_grid, disw, explicit_fft_loss, explicit_loss, high_frequency
 from edgekd.losses.feature import DISTANCES, align_grid, feature_loss
 from edgekd.losses.implicit import angle_implicit_loss, decode_distances, dense_implicit_loss
-from edgekd.losses.logits import binary_kl
+from edgekd.losses.logits import binary_kl, softmax_kl
 from edgekd.models.teachers import RawPredictions, Teacher, predict
 from edgekd.train.distill.recipes import Method, Recipe
 
+TRAIN_AMPLIFIER = "edgekd distill train-amplifier --data DATA.yaml --teacher TEACHER.pt -o FOLDER"
 
-@dataclass
+
+@dataclass(frozen=True)
 class BatchView:
-    """What the terms read of one batch.
+    """What the terms read of the student on one batch.
 
     Attributes:
         batch: as Ultralytics collates it: `img` (N, 3, H, W) in 0..1, `bboxes` xywh (n, 4) or xywhr (n, 5) as
             fractions, `batch_idx` (n,).
         maps: student maps, one (N, C_l, H_l, W_l) a level.
-        projected: the same in the teacher's channels.
+        projected: the same in the teacher's channels, P(S).
         class_logits: of the student's head (N, n_classes, A).
+        recipe: all numbers.
     """
 
     batch: dict[str, Any]
     maps: list[Tensor]
     projected: list[Tensor]
     class_logits: Tensor
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class TeacherView:
+    """What the terms read of the teacher: the network, and its maps on the grid shared with the student."""
+
+    teacher: Teacher
+    maps: list[Tensor]
+
+    def head_on(self, maps: list[Tensor]) -> RawPredictions:
+        """What the teacher's frozen head predicts from any maps in its channels."""
+        assert self.teacher.head is not None, "chosen only for teachers with a head"
+        return predict(self.teacher.head, maps)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term: its name, its lambda, and the loss as a function of both views."""
+
+    name: str
+    factor: float
+    loss: Callable[[BatchView, TeacherView], Tensor]
+
+
+# --- the terms of the method `feature`
+
+
+def feature_term(view: BatchView, teacher: TeacherView) -> Tensor:
+    """L_feat: distance of P(S) and T, summed over the levels with their weights."""
+    return feature_loss(view.projected, teacher.maps, DISTANCES[view.recipe.distance], view.recipe.level_weights)
+
+
+def attention_term(view: BatchView, teacher: TeacherView) -> Tensor:
+    """L_att: distance of the attention maps of P(S) and T, by default ||A_S - A_T||^2."""
+    return attention_loss(view.projected, teacher.maps, ATTENTION_DISTANCES[view.recipe.attention])
+
+
+def logits_term(view: BatchView, teacher: TeacherView) -> Tensor:
+    """L_kl: class logits of both heads, each anchor weighted by the teacher's confidence."""
+    with torch.no_grad():
+        theirs = teacher.head_on(teacher.maps)["scores"].transpose(1, 2)
+    ours = view.class_logits.transpose(1, 2)
+    if ours.shape != theirs.shape:
+        raise TrainingError(
+            f"the student has {ours.shape[1]} anchors and the teacher {theirs.shape[1]}, and logits are compared one "
+            "by one; set grid to student in the recipe"
+        )
+    confidence = theirs.float().amax(dim=-1).sigmoid()
+    kl = softmax_kl if view.recipe.logits == "softmax" else binary_kl
+    return kl(ours, theirs, view.recipe.temperature, confidence)
+
+
+# --- the terms of the method `ds2d2`
+
+
+def explicit_term(view: BatchView, teacher: TeacherView) -> Tensor:
+    """L_low and L_high: P(S) and T band by band, every cell weighted by DISW."""
+    recipe = view.recipe
+    if recipe.spectrum == "fourier":
+        return explicit_fft_loss(view.projected, teacher.maps, recipe.weight_low, recipe.weight_high)
+    weights: list[Tensor | None] = [None] * len(view.projected)
+    if recipe.is_cell_weighted:
+        boxes = enclosing_boxes(view.batch["bboxes"]).to(view.projected[0].device)
+        picture = view.batch["batch_idx"].to(boxes.device)
+        n_pictures = view.projected[0].shape[0]
+        grids = [band_grid((maps.shape[2], maps.shape[3])) for maps in view.projected]
+        weights = [disw(boxes, picture, n_pictures, grid, recipe.reading) for grid in grids]
+    return explicit_loss(view.projected, teacher.maps, recipe.weight_low, recipe.weight_high, weights)
+
+
+def full_term(view: BatchView, teacher: TeacherView) -> Tensor:
+    """L_full: what the teacher's own head predicts from the maps of both."""
+    ours = teacher.head_on(_head_inputs(view, teacher))
+    with torch.no_grad():
+        theirs = teacher.head_on(teacher.maps)
+    return _implicit_loss(ours, theirs, teacher)
+
+
+def high_term(view: BatchView, teacher: TeacherView) -> Tensor:
+    """L_hf: what the amplifier predicts from the high frequencies of the maps of both."""
+    amplifier = teacher.teacher.amplifier
+    assert amplifier is not None, "chosen only with an amplifier"
+    ours = predict(amplifier, [high_frequency(maps) for maps in _head_inputs(view, teacher)])
+    with torch.no_grad():
+        theirs = predict(amplifier, [high_frequency(maps) for maps in teacher.maps])
+    return _implicit_loss(ours, theirs, teacher)
+
+
+def _head_inputs(view: BatchView, teacher: TeacherView) -> list[Tensor]:
+    """The student's own maps where they have the teacher's channels, as published; P(S) where they have not."""
+    triples = zip(view.maps, view.projected, teacher.maps, strict=True)
+    return [own if own.shape[1] == theirs.shape[1] else projected for own, projected, theirs in triples]
+
+
+def _implicit_loss(ours: RawPredictions, theirs: RawPredictions, teacher: TeacherView) -> Tensor:
+    anchors, strides_px = anchor_points(teacher.maps, teacher.teacher.strides_px)
+    boxes = [decode_distances(p["boxes"], anchors, strides_px).flatten(0, 1) for p in (ours, theirs)]
+    logits = [p["scores"].transpose(1, 2).flatten(0, 1) for p in (ours, theirs)]
+    loss = dense_implicit_loss(logits[0], logits[1], boxes[0], boxes[1])
+    if "angle" in ours:
+        confidence = logits[1].float().amax(dim=-1).sigmoid()
+        loss = loss + angle_implicit_loss(ours["angle"].flatten(), theirs["angle"].flatten(), confidence)
+    return loss
+
+
+# --- which terms a run has
+
+
+def choose_terms(method: Method, recipe: Recipe, teacher: Teacher) -> tuple[list[Term], list[str]]:
+    """The terms with a lambda above 0, and lines that say which ones this teacher cannot have.
+
+    A term that the recipe asks for by name and that the teacher cannot have is an error; one that only the defaults
+    ask for is left out, and a line says so.
+
+    Raises:
+        TrainingError: see above; or no term is left.
+    """
+    no_head = None if teacher.head is not None else f"the teacher {teacher.name} has no detection head for P3, P4, P5"
+    no_amplifier = None if teacher.amplifier is not None else f"no amplifier was given: {TRAIN_AMPLIFIER}"
+    table: dict[str, list[tuple[str, Callable[[BatchView, TeacherView], Tensor], str | None]]] = {
+        "none": [],
+        "feature": [
+            ("feature", feature_term, None),
+            ("attention", attention_term, None),
+            ("logits", logits_term, no_head),
+        ],
+        "ds2d2": [
+            ("explicit", explicit_term, None),
+            ("full", full_term, no_head),
+            ("high", high_term, no_head or no_amplifier),
+        ],
+    }
+    terms, left_out = [], []
+    for name, loss, obstacle in table[method]:
+        factor = float(getattr(recipe, f"lambda_{name}"))
+        if factor == 0.0:
+            continue
+        if obstacle is None:
+            terms.append(Term(name, factor, loss))
+        elif f"lambda_{name}" in recipe.model_fields_set:
+            raise TrainingError(f"the recipe has lambda_{name} {factor:g} and {obstacle}; or set that lambda to 0")
+        else:
+            left_out.append(f"left out: {name} ({obstacle})")
+    if method != "none" and not terms:
+        raise TrainingError(
+            f"the method {method} has no term left with this recipe and the teacher {teacher.name}; "
+            "raise one of its lambdas or give another teacher"
+        )
+    return terms, left_out
 
 
 class Objective:
-    """The terms of one method with one teacher.
+    """The terms of one method with one teacher; without a teacher there are none.
+
+    Attributes:
+        terms: in the order of the log.
+        remarks: lines for the log on what the teacher cannot teach and what the recipe cannot change.
 
     Raises:
-        TrainingError: the method leaves no term for this teacher, or its classes are not the student's.
+        TrainingError: see `choose_terms`; or the logits of other classes would be compared.
     """
 
     def __init__(self, method: Method, recipe: Recipe, teacher: Teacher | None, class_names: tuple[str, ...]) -> None:
-        self.method = method
         self.recipe = recipe
-        self.teacher = teacher
-        self.lambdas = self._choose(class_names)
-        if method != "none" and not self.lambdas:
+        self.teacher = teacher if method != "none" else None
+        self.terms: list[Term] = []
+        self.remarks: list[str] = []
+        if self.teacher is None:
+            return
+        self.terms, self.remarks = choose_terms(method, recipe, self.teacher)
+        if "logits" in self.lambdas and self.teacher.class_names != class_names:
             raise TrainingError(
-                f"the method {method} has no term left with this recipe and the teacher "
-                f"{teacher.name if teacher else 'none'}; raise one of its lambdas or give another teacher"
+                f"the teacher {self.teacher.name} knows {len(self.teacher.class_names)} classes and the data "
+                f"{len(class_names)} other ones; train the teacher on this data, or set lambda_logits to 0"
             )
+        if len(self.terms) == 1 and recipe.target_share > 0:
+            self.remarks.append(f"{self.terms[0].name} is the only term: target_share sets its weight, not its lambda")
 
-    def _choose(self, class_names: tuple[str, ...]) -> dict[str, float]:
-        teacher, recipe = self.teacher, self.recipe
-        if self.method == "none" or teacher is None:
+    @property
+    def lambdas(self) -> dict[str, float]:
+        """The relative weight of each term by name."""
+        return {term.name: term.factor for term in self.terms}
+
+    def losses(self, view: BatchView) -> dict[str, Tensor]:
+        """Every term for one batch, unweighted, float32."""
+        if self.teacher is None:
             return {}
-        has_head = teacher.head is not None
-        if has_head and self.method == "feature" and recipe.lambda_logits > 0 and teacher.class_names != class_names:
-            raise TrainingError(
-                f"the teacher {teacher.name} knows {len(teacher.class_names)} classes and the data {len(class_names)} "
-                "other ones; train the teacher on this data, or set lambda_logits to 0 in the recipe"
-            )
-        wanted = {
-            "feature": {
-                "feature": recipe.lambda_feature,
-                "attention": recipe.lambda_attention,
-                "logits": recipe.lambda_logits if has_head else 0.0,
-            },
-            "ds2d2": {
-                "explicit": recipe.lambda_explicit,
-                "full": recipe.lambda_full if has_head else 0.0,
-                "high": recipe.lambda_high if teacher.amplifier is not None else 0.0,
-            },
-        }[self.method]
-        return {name: factor for name, factor in wanted.items() if factor > 0}
+        theirs = self.teacher.maps(view.batch["img"])
+        view, seen = on_one_grid(view, self.teacher, theirs)
+        return {term.name: term.loss(view, seen) for term in self.terms}
 
-    def terms(self, view: BatchView) -> dict[str, Tensor]:
-        """Every term of this objective for one batch, unweighted, float32."""
-        if self.teacher is None or not self.lambdas:
-            return {}
-        teacher_maps = self.teacher.maps(view.batch["img"])
-        if self.method == "feature":
-            return self._feature_terms(view, teacher_maps)
-        return self._ds2d2_terms(view, teacher_maps)
 
-    def _feature_terms(self, view: BatchView, teacher_maps: list[Tensor]) -> dict[str, Tensor]:
-        recipe, terms = self.recipe, {}
-        if "feature" in self.lambdas:
-            distance = DISTANCES[recipe.distance]
-            terms["feature"] = feature_loss(view.projected, teacher_maps, distance, recipe.level_weights)
-        if "attention" in self.lambdas:
-            terms["attention"] = attention_loss(view.maps, teacher_maps)
-        if "logits" in self.lambdas:
-            with torch.no_grad():
-                theirs = self._predict(teacher_maps)["scores"].transpose(1, 2)
-            confidence = theirs.float().amax(dim=-1).sigmoid()
-            ours = view.class_logits.transpose(1, 2)
-            terms["logits"] = binary_kl(ours, theirs, recipe.temperature, confidence)
-        return terms
-
-    def _ds2d2_terms(self, view: BatchView, teacher_maps: list[Tensor]) -> dict[str, Tensor]:
-        terms = {}
-        if "explicit" in self.lambdas:
-            terms["explicit"] = self._explicit(view, teacher_maps)
-        pairs = zip(view.projected, teacher_maps, strict=True)
-        aligned = [align_grid(t, (s.shape[2], s.shape[3])) for s, t in pairs]
-        if "full" in self.lambdas:
-            terms["full"] = self._implicit(self._predict(view.projected), aligned, None)
-        if "high" in self.lambdas:
-            details = [high_frequency(maps) for maps in view.projected]
-            assert self.teacher is not None and self.teacher.amplifier is not None, "chosen only with an amplifier"
-            amplifier = self.teacher.amplifier
-            terms["high"] = self._implicit(predict(amplifier, details), aligned, amplifier)
-        return terms
-
-    def _explicit(self, view: BatchView, teacher_maps: list[Tensor]) -> Tensor:
-        recipe = self.recipe
-        if recipe.spectrum == "fourier":
-            return explicit_fft_loss(view.projected, teacher_maps, recipe.weight_low, recipe.weight_high)
-        weights: list[Tensor | None] = [None] * len(view.projected)
-        if recipe.is_cell_weighted:
-            boxes = enclosing_boxes(view.batch["bboxes"]).to(view.projected[0].device)
-            picture = view.batch["batch_idx"].to(boxes.device)
-            n_pictures = view.projected[0].shape[0]
-            grids = [band_grid((maps.shape[2], maps.shape[3])) for maps in view.projected]
-            weights = [disw(boxes, picture, n_pictures, grid, recipe.reading) for grid in grids]
-        return explicit_loss(view.projected, teacher_maps, recipe.weight_low, recipe.weight_high, weights)
-
-    def _predict(self, maps: list[Tensor]) -> RawPredictions:
-        assert self.teacher is not None and self.teacher.head is not None, "chosen only for teachers with a head"
-        return predict(self.teacher.head, maps)
-
-    def _implicit(self, ours: RawPredictions, teacher_maps: list[Tensor], amplifier: nn.Module | None) -> Tensor:
-        """Implicit stream through the teacher's own head, or through the amplifier on high frequencies."""
-        with torch.no_grad():
-            if amplifier is None:
-                theirs = self._predict(teacher_maps)
-            else:
-                theirs = predict(amplifier, [high_frequency(maps) for maps in teacher_maps])
-        assert self.teacher is not None
-        anchors, strides_px = anchor_points(teacher_maps, self.teacher.strides_px)
-        boxes = [decode_distances(p["boxes"], anchors, strides_px).flatten(0, 1) for p in (ours, theirs)]
-        logits = [p["scores"].transpose(1, 2).flatten(0, 1) for p in (ours, theirs)]
-        loss = dense_implicit_loss(logits[0], logits[1], boxes[0], boxes[1])
-        if "angle" in ours:
-            confidence = logits[1].float().amax(dim=-1).sigmoid()
-            loss = loss + angle_implicit_loss(ours["angle"].flatten(), theirs["angle"].flatten(), confidence)
-        return loss
+def on_one_grid(view: BatchView, teacher: Teacher, theirs: Sequence[Tensor]) -> tuple[BatchView, TeacherView]:
+    """Both views on the grid that the recipe names: the teacher's maps resampled to the student's, or the reverse."""
+    if view.recipe.grid == "student":
+        maps = [align_grid(t, (s.shape[2], s.shape[3])) for s, t in zip(view.projected, theirs, strict=True)]
+        return view, TeacherView(teacher, maps)
+    sizes = [(t.shape[2], t.shape[3]) for t in theirs]
+    resampled = replace(
+        view,
+        maps=[align_grid(s, size) for s, size in zip(view.maps, sizes, strict=True)],
+        projected=[align_grid(s, size) for s, size in zip(view.projected, sizes, strict=True)],
+    )
+    return resampled, TeacherView(teacher, list(theirs))
 
 
 def anchor_points(maps: list[Tensor], strides_px: tuple[float, ...]) -> tuple[Tensor, Tensor]:

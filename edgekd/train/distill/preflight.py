@@ -41,6 +41,7 @@ def check_before_training(
     statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
     balance = model.balance.state()
     lines = [
+        *model.objective.remarks,
         _check_teacher(model),
         _check_grids(model, batch["img"]),
         _check_projectors(model, optimizer, ema),

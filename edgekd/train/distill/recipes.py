@@ -40,10 +40,17 @@ class Schedule(BaseModel):
 class Recipe(BaseModel):
     """One distillation run.
 
-    `lambda_feature` (0.5 to 2 is usual), `lambda_attention` and `lambda_logits` (0.1 to 1) belong to the method
-    `feature`; `lambda_explicit`, `lambda_full` and `lambda_high` to `ds2d2`. A lambda of 0 leaves its term out; terms
-    that need a detection head are left out where the teacher has none. `target_share` is the teacher's part of the
-    gradient; with `final_share` it moves there in equal steps until the last epoch: a strong start, free at the end.
+    `lambda_feature`, `lambda_attention` and `lambda_logits` belong to the method `feature`; `lambda_explicit`,
+    `lambda_full` and `lambda_high` to `ds2d2`. A lambda of 0 leaves its term out; a term that the teacher cannot have
+    (no detection head, no amplifier) is an error where the recipe names its lambda, and said in the log otherwise.
+
+    `target_share` is the teacher's part of the gradient, split among the terms in proportion to their lambdas (so the
+    lambda of a single term changes nothing); with `final_share` it moves there in equal steps until the last epoch.
+    With `target_share` 0 the lambdas are plain factors.
+
+    `distance`: `mse` divides by the channels too, `squared_norm` does not. `attention`: `squared` is ||A_S - A_T||^2 on
+    the projected student, `total_variation` half the L1 distance. `logits`: `binary` for independent classes, `softmax`
+    for exclusive ones. `grid`: whose cells the maps are compared on; the other side is resampled.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +62,10 @@ class Recipe(BaseModel):
     target_share: float = Field(default=0.1, ge=0, lt=1)
     final_share: float | None = Field(default=None, ge=0, lt=1)
 
-    distance: Literal["cosine", "mse"] = "cosine"
+    distance: Literal["cosine", "mse", "squared_norm"] = "cosine"
+    attention: Literal["squared", "total_variation"] = "squared"
+    logits: Literal["binary", "softmax"] = "binary"
+    grid: Literal["student", "teacher"] = "student"
     lambda_feature: float = Field(default=1.0, ge=0)
     lambda_attention: float = Field(default=0.2, ge=0)
     lambda_logits: float = Field(default=0.5, ge=0)

@@ -107,23 +107,25 @@ class DistilledDetector(DistillationModel):  # type: ignore[misc]
         return torch.cat([detection, *[n_pictures * term[None] for term in terms.values()]]), items
 
     def _training_losses(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """One step: forward, projection, the teacher's terms, the labels' loss, and the weights of the terms."""
         assert self.objective is not None
-        images = batch["img"]
-        device, dtype = images.device.type, self.autocast_dtype
-        layers = [level.layer for level in self.levels]
-        with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None):
+        images, layers = batch["img"], [level.layer for level in self.levels]
+        dtype = self.autocast_dtype
+        with torch.autocast(images.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             with capture(self.student_model, layers) as captured:
-                preds = self.student_model(images)
+                predictions = self.student_model(images)
             maps = [captured[layer] for layer in layers]
-            names = [level.name for level in self.levels]
-            projected = [self.projector[n](m) for n, m in zip(names, maps, strict=True)] if self.projector else []
-            logits = preds.get("one2many", preds)["scores"]
-            terms = self.objective.terms(BatchView(batch, maps, projected, logits))
-        detection, items = self.student_model.loss(batch, _in_float32(preds))
+            logits = predictions.get("one2many", predictions)["scores"]
+            terms = self.objective.losses(BatchView(batch, maps, self._project(maps), logits, self.objective.recipe))
+        detection, items = self.student_model.loss(batch, _in_float32(predictions))
         n_pictures = images.shape[0]
         self.balance.observe(detection.sum(), {name: n_pictures * term for name, term in terms.items()}, maps)
-        weighted = {name: self.balance.weights[name] * term for name, term in terms.items()}
-        return detection, items, weighted
+        return detection, items, {name: self.balance.weights[name] * term for name, term in terms.items()}
+
+    def _project(self, maps: list[Tensor]) -> list[Tensor]:
+        if not self.projector:
+            return []
+        return [self.projector[level.name](m) for level, m in zip(self.levels, maps, strict=True)]
 
 
 def _in_float32(predictions: Any) -> Any:

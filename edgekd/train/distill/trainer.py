@@ -142,6 +142,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
             self.model = self.get_model(cfg=description, weights=weights, verbose=False)
         else:
             self.model = self.get_model(cfg=read_architecture(str(self.model)), verbose=False)
+        _check_upright(self.model, str(self.args.model))
         self.model = self.model.to(memory_format=torch.channels_last)
 
     def _rebuilt(self, state: dict[str, Any]) -> Any:
@@ -301,6 +302,18 @@ def base_settings(data: Path, output: Path, schedule: Schedule, device: str, see
         "plots": False,
         "patience": schedule.epochs,
     }
+
+
+def _check_upright(model: Any, source: str) -> None:
+    """Refuse a head that learns more than upright boxes: it would train on labels that do not hold the rest."""
+    from ultralytics.nn.modules.head import Detect, v10Detect
+
+    head = type(model.model[-1])
+    if head not in (Detect, v10Detect):
+        raise ModelError(
+            f"{source} has a head of the kind {head.__name__} and the labels are upright boxes; give a detection "
+            "architecture or checkpoint, such as yolo11n.yaml"
+        )
 
 
 def check_device(device: str) -> None:

@@ -15,7 +15,7 @@ from tiny_data import write_tiny_dataset
 
 pytest.importorskip("ultralytics")
 
-from edgekd.errors import InputError, TrainingError
+from edgekd.errors import InputError, ModelError, TrainingError
 from edgekd.models.yolo11n import load_detector
 from edgekd.train import checkpoint
 from edgekd.train.distill.amplifier import AmplifierJob, train_amplifier
@@ -219,6 +219,13 @@ def test_what_cannot_be_started(job, tmp_path):
         distill(replace(job, teacher=None))
     with pytest.raises(InputError, match=r"absent.pt does not exist"):
         distill(replace(job, teacher=tmp_path / "absent.pt"))
+    with pytest.raises(InputError, match="the method none learns from labels alone"):
+        distill(replace(job, method="none"))
+    for changes in ({"method": "feature"}, {"recipe": Recipe(lambda_high=0.0)}):
+        with pytest.raises(InputError, match="only ds2d2 with a lambda_high above 0 uses it"):
+            distill(replace(job, amplifier=job.teacher, **changes))
+    with pytest.raises(ModelError, match="has a head of the kind OBB and the labels are upright boxes"):
+        distill(replace(job, student="yolo11n-obb.yaml"))
 
 
 TWO_PROCESSES = """

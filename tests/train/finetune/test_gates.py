@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from finetune_tasks import CONFIG, RECIPE, make_sam3_task, make_task
 from segmentation_scenes import scenes, write_scenes
-from test_sam import CONFIG, RECIPE, make_task
 
 from edgekd.errors import GateFailed, InputError, Interrupted, TrainingError
 from edgekd.models.tinysam import TinySam
@@ -116,9 +116,7 @@ def test_retention_is_measured_on_the_original_task(tmp_path: Path) -> None:
 
 def test_what_is_kept_of_sam3_is_quality_and_not_agreement(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from test_sam3 import task
-
-    run = task(tmp_path)
+    run = make_sam3_task(tmp_path)
     truths, masks = run.truths(), run.predictions()
     assert len(truths) == len(masks["text"]) == 2 and all(t.any() and t.dtype == np.bool_ for t in truths)
 

@@ -8,31 +8,21 @@ import numpy as np
 import pytest
 import torch
 import typer
+from finetune_tasks import CONFIG, RECIPE, make_task
 from segmentation_scenes import scenes, write_scenes
 from typer.testing import CliRunner
 
 from edgekd.cli.finetune import finetune as command
 from edgekd.errors import DataError, GateFailed, TrainingError
-from edgekd.models.tinysam import TinySam, load_tinysam, save_tinysam
+from edgekd.models.tinysam import load_tinysam, save_tinysam
 from edgekd.train.finetune.averaged import Stage
-from edgekd.train.finetune.crops import CropRecipe, draw_crops
+from edgekd.train.finetune.crops import draw_crops
 from edgekd.train.finetune.freeze import apply_policy, set_modes
 from edgekd.train.finetune.job import FinetuneJob, parse_stages, run_job
 from edgekd.train.finetune.loop import FinetuneConfig, finetune, learning_rate_at
 from edgekd.train.finetune.prompts import PROMPT_KINDS, PromptBatch, PromptKind
 from edgekd.train.finetune.quality import Retention, check_retention, compare
-from edgekd.train.finetune.sam import TinySamData, TinySamTask
 from edgekd.train.finetune.teacher import SamTeacher, TinySamTeacher, distillation_loss, load_teacher
-
-RECIPE = CropRecipe(side_px=64, frames_px=((128, 1.0),), max_objects=2)
-CONFIG = FinetuneConfig(stages=(Stage(1, 2), Stage(2, 1)), warmup_steps=1, amp=False, keep=0.0, save_every=1)
-
-
-def make_task(folder: Path, adapter_rank: int = 0, seed: int = 0) -> TinySamTask:
-    torch.manual_seed(seed)
-    pictures = scenes(folder, n=2)
-    data = TinySamData(pictures, pictures[:1], pictures[:1], RECIPE, crops_per_step=1, validation_px=(128,))
-    return TinySamTask(TinySam(draws_prompts=True).eval(), data, adapter_rank)
 
 
 def test_a_run_trains_what_it_should_and_resumes_exactly(tmp_path: Path) -> None:

@@ -5,36 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from segmentation_scenes import CLASSES, scenes
+from finetune_tasks import SAM3_PX, make_sam3_task
 from torch import nn
 
 from edgekd.losses.sam3 import ConceptTruth, match, sam3_loss
 from edgekd.models.spectral_adapter import fold_adapters
 from edgekd.train.finetune.averaged import Stage
-from edgekd.train.finetune.crops import CropRecipe
 from edgekd.train.finetune.freeze import apply_policy, set_modes
 from edgekd.train.finetune.loop import FinetuneConfig, finetune
-from edgekd.train.finetune.sam3 import SAM3_PROMPTS, Sam3Data, Sam3Task
+from edgekd.train.finetune.sam3 import SAM3_PROMPTS, Sam3Task
 
 pytest.importorskip("transformers")
 from edgekd.models.sam3 import ADAPTED_LEVELS, Sam3VisionPath, tiny_sam3  # noqa: E402
 
-SIDE = 112
 STAGES = (Stage(1, 2), Stage(2, 2), Stage(3, 2))
 CONFIG = FinetuneConfig(stages=STAGES, warmup_steps=1, amp=False, keep=0.0, save_every=1)
-
-
-def tokens(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    number = (*CLASSES, "visual").index(name) + 3
-    ids = torch.ones(1, 32, dtype=torch.long)
-    ids[0, :3] = torch.tensor([0, number, 2])
-    return ids, (torch.arange(32) < 3).long()[None]
-
-
-def task(folder: Path) -> Sam3Task:
-    pictures = scenes(folder, n=2, side=SIDE)
-    recipe = CropRecipe(side_px=SIDE, frames_px=((SIDE, 1.0),))
-    return Sam3Task(tiny_sam3(), Sam3Data(pictures, pictures[:1], pictures[:1], tokens, recipe))
 
 
 def frozen_values(model: nn.Module, policy_task: Sam3Task) -> dict[str, torch.Tensor]:
@@ -46,7 +31,7 @@ def frozen_values(model: nn.Module, policy_task: Sam3Task) -> dict[str, torch.Te
 
 
 def test_three_stages_keep_what_is_frozen_and_resume_is_exact(tmp_path: Path) -> None:
-    whole = task(tmp_path)
+    whole = make_sam3_task(tmp_path)
     frozen = frozen_values(whole.model, whole)
     start = {n: v.clone() for n, v in whole.model.state_dict().items()}
     report = finetune(whole, CONFIG, tmp_path / "whole")
@@ -67,8 +52,8 @@ def test_three_stages_keep_what_is_frozen_and_resume_is_exact(tmp_path: Path) ->
             raise Stopped
 
     with pytest.raises(Stopped):
-        finetune(task(tmp_path), CONFIG, tmp_path / "cut", on_step=stop)
-    again = task(tmp_path)
+        finetune(make_sam3_task(tmp_path), CONFIG, tmp_path / "cut", on_step=stop)
+    again = make_sam3_task(tmp_path)
     finetune(again, CONFIG, tmp_path / "cut", resume=True)
     assert all(torch.equal(again.model.state_dict()[n], v) for n, v in after.items())
     assert (tmp_path / "cut" / "steps.csv").read_text() == (tmp_path / "whole" / "steps.csv").read_text()
@@ -76,7 +61,7 @@ def test_three_stages_keep_what_is_frozen_and_resume_is_exact(tmp_path: Path) ->
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one(tmp_path: Path, stage: int) -> None:
-    run = task(tmp_path)
+    run = make_sam3_task(tmp_path)
     for name in ADAPTED_LEVELS:  # a zero up-projection passes no gradient down on its first step
         nn.init.normal_(run.model.get_submodule(f"{name}.adapter.up_low").weight, std=0.1)
         nn.init.normal_(run.model.get_submodule(f"{name}.adapter.up_high").weight, std=0.1)
@@ -88,7 +73,7 @@ def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one(tmp_path: P
 
 
 def test_frozen_parts_are_in_eval_mode(tmp_path: Path) -> None:
-    run = task(tmp_path)
+    run = make_sam3_task(tmp_path)
     apply_policy(run.model, run.policy, 2)
     set_modes(run.model)
     for part in ("text_encoder", "geometry_encoder", "detr_encoder", "detr_decoder.layers", "vision_encoder"):
@@ -100,7 +85,7 @@ def test_fresh_adapters_change_no_output_bit() -> None:
     plain, adapted = tiny_sam3(seed=3), tiny_sam3(seed=3)
     for name in ADAPTED_LEVELS:
         plain.get_submodule(name).adapter = nn.Identity()
-    pixels = torch.randn(1, 3, SIDE, SIDE)
+    pixels = torch.randn(1, 3, SAM3_PX, SAM3_PX)
     with torch.no_grad():
         for a, b in zip(Sam3VisionPath(plain.eval())(pixels), Sam3VisionPath(adapted.eval())(pixels), strict=True):
             assert torch.equal(a, b)
@@ -112,7 +97,7 @@ def test_the_vision_path_exports_without_a_wavelet(tmp_path: Path) -> None:
     for name in ADAPTED_LEVELS:
         for parameter in model.get_submodule(f"{name}.adapter").parameters():
             nn.init.normal_(parameter, std=0.1)
-    pixels = torch.randn(1, 3, SIDE, SIDE)
+    pixels = torch.randn(1, 3, SAM3_PX, SAM3_PX)
     with torch.no_grad():
         expected = Sam3VisionPath(model)(pixels)
         assert fold_adapters(model) == 3
