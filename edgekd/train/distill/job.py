@@ -179,9 +179,7 @@ def _check_job(job: DistillJob) -> None:
             "the method none learns from labels alone and a teacher was given; leave it out, or name a method"
         )
     if job.amplifier is not None and (job.method != "ds2d2" or job.recipe.lambda_high == 0.0):
-        raise InputError(
-            "an amplifier was given and only ds2d2 with a lambda_high above 0 uses it; leave it out, or change the recipe"
-        )
+        raise InputError("an amplifier was given and only ds2d2 with a lambda_high above 0 uses it; leave it out")
     for path in (job.teacher, job.amplifier):
         if path is not None and not path.is_file():
             raise InputError(f"{path} does not exist; give a detector (.pt) or a ViT (.safetensors, .pth)")
