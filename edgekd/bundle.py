@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from edgekd.backends import BackendName, Precision
 from edgekd.errors import BundleError, BundleMismatch
 from edgekd.files import sha256_of
 from edgekd.graphs import Kind, StageName
@@ -30,8 +31,6 @@ from edgekd.model_set import (
 FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
-BackendName = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 class EngineFile(_Record):
@@ -43,15 +42,24 @@ class EngineFile(_Record):
 
 
 class EngineStage(_Record):
-    """One network as the backend runs it; the first file is the one to open."""
+    """One network as the backend runs it; the first file is the one to open.
+
+    `float_precision` is what the float layers of an INT8 network compute in; None means fp32.
+    """
 
     files: tuple[EngineFile, ...] = Field(min_length=1)
     precision: Precision
+    float_precision: Literal["fp32", "bf16"] | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     onnx_sha256: str
     source: Source
     calibration: dict[str, str] | None = None
+
+    @property
+    def arithmetic(self) -> Precision:
+        """What layers without Q/DQ pairs compute in."""
+        return self.float_precision or ("fp32" if self.precision == "int8" else self.precision)
 
 
 class Target(_Record):

@@ -29,7 +29,7 @@ def calibrate(
     """Measure ranges on pictures and write graphs with Q/DQ pairs; the decoder stays float."""
     from edgekd.cli.console import log, out
     from edgekd.data.read import read_labels
-    from edgekd.deploy.choose_method import method_score
+    from edgekd.deploy.candidates import method_score
     from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
     from edgekd.graphs import StageName
     from edgekd.measure.quality import Sample

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.bundle import Precision
+from edgekd.backends import Precision
+from edgekd.deploy.build_options import BuildOptions, Choice
 from edgekd.deploy.openvino_build import read_network
 from edgekd.graphs import BOXES, IMAGE_EMBEDDINGS, LOW_RES_MASKS, MASK_LOGITS, StageName
 
@@ -26,15 +27,50 @@ MIN_MASK_IOU = 0.98
 
 MIN_SPEEDUP = 1.05
 _RUNS = 3
-_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A precision and why it was taken, in words for the manifest."""
+class StageGraphs:
+    """The graphs of one stage: the float one, and the one with INT8 weights where it was calibrated."""
 
-    precision: Precision
-    reason: str
+    plain: Path
+    int8: Path | None
+
+    def graph(self, precision: Precision) -> Path:
+        """Return the graph that a precision is built from."""
+        return self.int8 if self.int8 is not None and precision == "int8" else self.plain
+
+
+def split_graph(path: Path, scratch: Path) -> StageGraphs:
+    """Write the two graphs that one with Q/DQ pairs stands for: with INT8 weights, and the float one inside it."""
+    import onnx
+
+    from edgekd.deploy.qdq import fold_weights, keep_quantized
+
+    model = onnx.load(path)
+    graphs = StageGraphs(scratch / "float.onnx", scratch / "int8.onnx")
+    onnx.save(keep_quantized(model, []), graphs.plain)
+    onnx.save(fold_weights(model), scratch / "int8.onnx")
+    return graphs
+
+
+def choose(name: StageName, graphs: StageGraphs, inputs: dict[str, tuple[int, ...]], options: BuildOptions) -> Choice:
+    """Decide the arithmetic of a stage: as chosen before, as asked for, measured, or by the backend's rule."""
+    wish, backend = options.precision, options.facts
+    if name in options.choices:
+        return options.choices[name]
+    if wish != "auto" and wish != "int8":
+        return Choice(wish, "as asked for" + (", without the Q/DQ pairs" if graphs.int8 else ""))
+    if graphs.int8 is None:
+        if not backend.measures:
+            return Choice(backend.float_precision, backend.why)
+        return choose_precision(name, graphs.plain, inputs)
+    if not backend.measures:
+        return Choice("int8", "the graph carries Q/DQ pairs")
+    if wish == "auto":
+        return choose_with_int8(name, graphs.int8, graphs.plain, inputs)
+    return choose_floats(name, graphs.int8, inputs)[0]
 
 
 def choose_precision(name: StageName, path: Path, inputs: dict[str, tuple[int, ...]]) -> Choice:
@@ -48,11 +84,9 @@ def choose_precision(name: StageName, path: Path, inputs: dict[str, tuple[int, .
     import openvino
 
     core = openvino.Core()
-    model = read_network(core, path)
-    model.reshape({key: list(shape) for key, shape in inputs.items()})
-    feeds = _typical_feeds(name, inputs)
+    model, feeds = _model(core, path, inputs), _typical_feeds(name, inputs)
     reference, fp32_ms = _measure(core, model, "fp32", feeds)
-    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if not _has_bf16(core):
         return Choice("fp32", "this CPU has no bf16 arithmetic")
     outputs, bf16_ms = _measure(core, model, "bf16", feeds)
     close, words = _closeness(outputs, reference)
@@ -73,15 +107,43 @@ def choose_with_int8(name: StageName, int8: Path, plain: Path, inputs: dict[str,
 
     core = openvino.Core()
     best = choose_precision(name, plain, inputs)
-    times_ms = {}
-    for precision, path in ((best.precision, plain), ("int8", int8)):
-        model = read_network(core, path)
-        model.reshape({key: list(shape) for key, shape in inputs.items()})
-        _, times_ms[precision] = _measure(core, model, precision, _typical_feeds(name, inputs))
-    measured = f"int8 {times_ms['int8']:.1f} ms against {best.precision} {times_ms[best.precision]:.1f} ms"
-    if times_ms[best.precision] < times_ms["int8"] * MIN_SPEEDUP:
+    choice, int8_ms = choose_floats(name, int8, inputs)
+    _, float_ms = _measure(core, _model(core, plain, inputs), best.precision, _typical_feeds(name, inputs))
+    measured = f"int8 {int8_ms:.1f} ms against {best.precision} {float_ms:.1f} ms"
+    if float_ms < int8_ms * MIN_SPEEDUP:
         return Choice(best.precision, f"{measured}: int8 is not faster")
-    return Choice("int8", measured)
+    return Choice("int8", f"{measured}; {choice.reason}", choice.float_precision)
+
+
+def choose_floats(name: StageName, int8: Path, inputs: dict[str, tuple[int, ...]]) -> tuple[Choice, float]:
+    """Measure an INT8 graph with its float layers in fp32 and, where the CPU has it, in bf16.
+
+    Returns:
+        The choice, and the milliseconds of a run with it.
+    """
+    import openvino
+
+    core = openvino.Core()
+    model, feeds = _model(core, int8, inputs), _typical_feeds(name, inputs)
+    reference, fp32_ms = _measure(core, model, "fp32", feeds)
+    if not _has_bf16(core):
+        return Choice("int8", "its float layers in fp32, this CPU has no bf16 arithmetic"), fp32_ms
+    outputs, bf16_ms = _measure(core, model, "bf16", feeds)
+    close, words = _closeness(outputs, reference)
+    measured = f"float layers in bf16 {bf16_ms:.1f} ms against fp32 {fp32_ms:.1f} ms, {words}"
+    if not close or fp32_ms < bf16_ms * MIN_SPEEDUP:
+        return Choice("int8", f"{measured}: {'not faster' if close else 'too far from fp32'}"), fp32_ms
+    return Choice("int8", measured, "bf16"), bf16_ms
+
+
+def _has_bf16(core: Any) -> bool:
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _model(core: Any, path: Path, inputs: dict[str, tuple[int, ...]]) -> Any:
+    model = read_network(core, path)
+    model.reshape({key: list(shape) for key, shape in inputs.items()})
+    return model
 
 
 def _closeness(outputs: dict[str, NDArray[np.float32]], reference: dict[str, NDArray[np.float32]]) -> tuple[bool, str]:

@@ -6,77 +6,38 @@ read the set -> decide sizes -> build the engines in a temporary folder -> manif
 from __future__ import annotations
 
 import datetime
+import importlib
 import platform
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Protocol, cast
 
 import edgekd
-from edgekd.bundle import (
-    BackendName,
-    EngineStage,
-    GateResult,
-    Manifest,
-    Precision,
-    Target,
-    describe_file,
-    listed_files,
-    write_manifest,
-)
-from edgekd.deploy.auto_precision import Choice, choose_precision, choose_with_int8
+from edgekd.backends import BACKENDS, BackendName
+from edgekd.bundle import EngineStage, Manifest, Target, describe_file, listed_files, write_manifest
+from edgekd.deploy.auto_precision import StageGraphs, choose, split_graph
+from edgekd.deploy.build_options import BuildOptions, Choice, EngineJob, PrecisionWish
 from edgekd.deploy.device_packages import require_device_packages
-from edgekd.deploy.input_sizes import Shapes, named_shape, opened, shapes_of, sized
-from edgekd.deploy.openvino_build import write_network
+from edgekd.deploy.input_sizes import Shapes, named_shape, shapes_of, sized
 from edgekd.errors import BuildError
 from edgekd.files import atomic_folder, scratch_folder
 from edgekd.graphs import STAGES_OF_KIND, Kind, StageName, is_input_size
 from edgekd.model_set import ModelSet, Pipeline, read_model_set
 from edgekd.runtime.cuda import n_multiprocessors
 
-PrecisionWish = Literal["auto", "fp32", "bf16", "fp16", "int8"]
-PRECISIONS: dict[BackendName, tuple[Precision, ...]] = {
-    "openvino": ("fp32", "bf16", "fp16", "int8"),
-    "onnxruntime": ("fp32", "int8"),
-    "tensorrt": ("fp32", "fp16", "int8"),
-    "tensorrt-rtx": ("fp32", "fp16", "int8"),
-}
-DEFAULT_BUCKETS = (1, 4, 8, 16)
+__all__ = ["BuildOptions", "PrecisionWish", "backend_version", "build_bundle", "choices_of"]
+
 Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class BuildOptions:
-    """How to build a bundle.
+class _Builder(Protocol):
+    """What the builder file of a backend offers."""
 
-    Attributes:
-        backend: which library will run it.
-        precision: of the arithmetic; `auto` measures on a CPU and means fp16 for TensorRT.
-        compute_capability: such as "8.9", of the GPU to build for; None for the GPU at hand.
-        detector_px, encoder_px: (height, width) of the inputs; None keeps what the models were exported for.
-        square: feed the full size always; else a CPU network with open sizes also takes smaller ones, see
-            `smaller_sizes`. A TensorRT plan and a calibrated graph hold one size.
-        max_boxes: most boxes a picture.
-        box_buckets: numbers of boxes the decoder is called with; empty leaves the number open.
-        workspace_bytes, optimization_level, timing_cache: TensorRT's; see `PlanOptions`.
-        gate: what an accuracy gate measured, for the manifest; see `edgekd.deploy.gate`.
-        notes: lines for the manifest beside those of the stages.
-    """
+    def build(self, job: EngineJob) -> list[Path]:
+        """Write the engine of one stage; returns its files, the one to open first."""
 
-    backend: BackendName = "openvino"
-    precision: PrecisionWish = "auto"
-    compute_capability: str | None = None
-    detector_px: tuple[int, int] | None = None
-    encoder_px: tuple[int, int] | None = None
-    square: bool = False
-    max_boxes: int = 300
-    box_buckets: tuple[int, ...] = ()
-    workspace_bytes: int | None = None
-    optimization_level: int | None = None
-    timing_cache: Path | None = None
-    gate: GateResult | None = None
-    notes: tuple[str, ...] = ()
+    def version(self, backend: BackendName) -> str:
+        """Return the version of the backend's library."""
 
 
 def build_bundle(
@@ -96,11 +57,11 @@ def build_bundle(
         BuildError: options that do not fit each other, or a graph that the backend refuses.
         InputError: `destination` holds something else, or the disk is full or read-only.
     """
-    if options.backend != "openvino":
+    if options.facts.needs_device_packages:
         require_device_packages()
     model_set = read_model_set(models)
     _check_options(options, model_set)
-    one_size = options.square or options.backend.startswith("tensorrt")
+    one_size = options.square or options.facts.one_size
     pipeline = sized(model_set, options.detector_px, options.encoder_px, one_size)
     shapes = shapes_of(pipeline)
     with atomic_folder(destination, listed_files) as folder:
@@ -117,7 +78,7 @@ def build_bundle(
 
 
 def _check_options(options: BuildOptions, model_set: ModelSet) -> None:
-    offered = PRECISIONS[options.backend]
+    offered = options.facts.precisions
     if options.precision != "auto" and options.precision not in offered:
         raise BuildError(
             f"{options.backend} has no {options.precision}, it builds {', '.join(offered)}; give another --precision"
@@ -150,12 +111,11 @@ def _check_calibration(options: BuildOptions, model_set: ModelSet) -> None:
     for name, stage in model_set.stages.items():
         if not stage.quantized:
             continue
-        target = (stage.calibration or {}).get("target", "")
-        on_gpu = options.backend.startswith("tensorrt")
-        if options.backend != "onnxruntime" and target != ("tensorrt" if on_gpu else "cpu"):
+        target, fitting = (stage.calibration or {}).get("target", ""), options.facts.calibration_targets
+        if target not in fitting:
             raise BuildError(
                 f"the {name} was calibrated for {target or 'an unknown target'} and {options.backend} was asked for; "
-                f"calibrate with --target {'tensorrt' if on_gpu else 'cpu'}"
+                f"calibrate with --target {fitting[0]}"
             )
         size, spec = wanted.get(name), specs.get(name)
         if size and spec and size != (spec.height_px, spec.width_px):
@@ -169,114 +129,41 @@ def _build_stage(
     name: StageName, models: Path, folder: Path, model_set: ModelSet, shapes: Shapes, options: BuildOptions
 ) -> tuple[EngineStage, str]:
     onnx_stage = model_set.stages[name]
-    inputs = shapes.full[name]
     with scratch_folder("build") as scratch:
-        room = scratch if onnx_stage.quantized else None
-        path, choice = _graph(name, models / onnx_stage.file, inputs, options, room)
-        if options.backend == "openvino":
-            files = write_network(path, shapes.built[name], folder / f"{name}.xml")
-        elif options.backend == "onnxruntime":
-            files = [Path(shutil.copyfile(path, folder / f"{name}.onnx"))]
-        else:
-            pinned = (onnx_stage.calibration or {}).get("fp16_overflow", "").split()
-            files = [
-                _build_tensorrt(
-                    path, inputs, folder / f"{name}.engine", replace(options, precision=choice.precision), pinned
-                )
-            ]
+        path = models / onnx_stage.file
+        graphs = split_graph(path, scratch) if onnx_stage.quantized else StageGraphs(path, None)
+        choice = choose(name, graphs, shapes.full[name], options)
+        job = EngineJob(
+            graph=graphs.graph(choice.precision),
+            full=shapes.full[name],
+            built=shapes.built[name],
+            target=folder / name,
+            precision=choice.precision,
+            fp32_tensors=tuple((onnx_stage.calibration or {}).get("fp16_overflow", "").split()),
+            options=options,
+        )
+        files = _builder(options.backend).build(job)
     stage = EngineStage(
         files=tuple(describe_file(file) for file in files),
         precision=choice.precision,
+        float_precision=choice.float_precision,
         inputs=tuple(named_shape(spec, shapes.built[name][spec.name]) for spec in onnx_stage.inputs),
         outputs=onnx_stage.outputs,
         onnx_sha256=onnx_stage.sha256,
         source=onnx_stage.source,
         calibration=onnx_stage.calibration if choice.precision == "int8" else None,
     )
-    return stage, f"{name}: {choice.precision}, {choice.reason}"
+    floats = f" with {choice.float_precision} beside it" if choice.float_precision else ""
+    return stage, f"{name}: {choice.precision}{floats}, {choice.reason}"
 
 
-def _graph(
-    name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], options: BuildOptions, scratch: Path | None
-) -> tuple[Path, Choice]:
-    """The graph as its precision wants it, and the choice of that; `scratch` is given for a graph with Q/DQ pairs.
-
-    A Q/DQ graph becomes one with INT8 weights, or, where a float precision is asked for, the float graph inside it.
-    """
-    if scratch is None:
-        return path, _precision(name, path, inputs, options)
-    import onnx
-
-    from edgekd.deploy.qdq import fold_weights, keep_quantized
-
-    model = onnx.load(path)
-    int8, plain = scratch / "int8.onnx", scratch / "float.onnx"
-    onnx.save(fold_weights(model), int8)
-    onnx.save(keep_quantized(model, []), plain)
-    wish = options.precision
-    if wish == "auto" and options.backend == "openvino":
-        choice = choose_with_int8(name, int8, plain, inputs)
-    elif wish == "auto" or wish == "int8":
-        choice = Choice("int8", "the graph carries Q/DQ pairs")
-    else:
-        choice = Choice(wish, "as asked for, without the Q/DQ pairs")
-    return int8 if choice.precision == "int8" else plain, choice
-
-
-def _precision(name: StageName, path: Path, inputs: dict[str, tuple[int, ...]], options: BuildOptions) -> Choice:
-    """Decide the arithmetic of a float graph."""
-    wish = options.precision
-    on_gpu = options.backend.startswith("tensorrt")
-    if wish == "int8":
-        return Choice("fp16" if on_gpu else "fp32", "the graph has no Q/DQ pairs, so it stays float")
-    if wish != "auto":
-        return Choice(wish, "as asked for")
-    if on_gpu:
-        return Choice("fp16", "TensorRT's default here, with fp32 islands")
-    if options.backend == "onnxruntime":
-        return Choice("fp32", "ONNX Runtime's float arithmetic on a CPU")
-    return choose_precision(name, path, inputs)
-
-
-def _build_tensorrt(
-    path: Path, inputs: dict[str, tuple[int, ...]], target: Path, options: BuildOptions, pinned: list[str]
-) -> Path:
-    """Fix the sizes in the graph, then build a plan; only the number of boxes keeps a profile.
-
-    `pinned` tensors overflowed FP16 on the calibration pictures and stay in FP32, where they are still in the graph.
-    """
-    import onnx
-
-    from edgekd.deploy.onnx_edit import fix_shapes
-    from edgekd.deploy.tensorrt_build import PlanOptions, build_plan
-
-    fixed = target.with_suffix(".fixed.onnx")
-    graph = fix_shapes(onnx.load(path), {key: opened(shape) for key, shape in inputs.items()})
-    made = {output for node in graph.graph.node for output in node.output}
-    onnx.save(graph, fixed)
-    buckets = options.box_buckets or DEFAULT_BUCKETS
-    usual = min((size for size in buckets if size >= 8), default=buckets[-1])
-    profiles = {
-        key: tuple((size, *shape[1:]) for size in (1, usual, buckets[-1]))
-        for key, shape in inputs.items()
-        if -1 in shape
+def choices_of(manifest: Manifest) -> dict[StageName, Choice]:
+    """Return what was chosen for each stage of a bundle, to build another that computes the same."""
+    reasons = [note.partition(", ")[2] for note in manifest.notes]
+    return {
+        name: Choice(stage.precision, reason, stage.float_precision)
+        for (name, stage), reason in zip(manifest.stages.items(), reasons, strict=False)
     }
-    plan = build_plan(
-        fixed,
-        PlanOptions(
-            rtx=options.backend == "tensorrt-rtx",
-            compute_capability=options.compute_capability,
-            precision=options.precision,  # type: ignore[arg-type]
-            profiles=profiles,  # type: ignore[arg-type]
-            workspace_bytes=options.workspace_bytes,
-            optimization_level=options.optimization_level,
-            timing_cache=options.timing_cache,
-            fp32_nodes=tuple(tensor for tensor in pinned if tensor in made),
-        ),
-    )
-    fixed.unlink()
-    target.write_bytes(plan)
-    return target
 
 
 def _manifest(
@@ -286,8 +173,6 @@ def _manifest(
     options: BuildOptions,
     notes: tuple[str, ...],
 ) -> Manifest:
-    on_gpu = options.backend.startswith("tensorrt")
-    buckets = options.box_buckets or (DEFAULT_BUCKETS if on_gpu else ())
     return Manifest(
         edgekd_version=edgekd.__version__,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -296,14 +181,13 @@ def _manifest(
         target=Target(
             os=platform.system().lower(),
             machine=platform.machine(),
-            compute_capability=_compute_capability(options) if on_gpu else None,
-            # TensorRT-RTX chooses kernels where the plan runs, so its plans fit every board of a compute capability.
-            n_multiprocessors=n_multiprocessors() if options.backend == "tensorrt" else None,
+            compute_capability=_compute_capability(options) if options.facts.on_gpu else None,
+            n_multiprocessors=n_multiprocessors() if options.facts.bound_to_board else None,
         ),
         kind=kind,
         pipeline=pipeline,
         max_boxes=options.max_boxes,
-        box_buckets=buckets,
+        box_buckets=options.buckets,
         stages=stages,
         gate=options.gate,
         notes=(*notes, *options.notes),
@@ -320,14 +204,10 @@ def _compute_capability(options: BuildOptions) -> str | None:
 
 def backend_version(backend: BackendName) -> str:
     """Return the version of a backend's library, as it goes into the manifest."""
-    if backend == "openvino":
-        import openvino
+    return _builder(backend).version(backend)
 
-        return str(openvino.__version__)
-    if backend == "onnxruntime":
-        import onnxruntime
 
-        return str(onnxruntime.__version__)
-    from edgekd.runtime.tensorrt_library import library_version
-
-    return library_version(rtx=backend == "tensorrt-rtx")
+def _builder(backend: BackendName) -> _Builder:
+    """Import the builder file of a backend, which imports its library."""
+    module = importlib.import_module(f"edgekd.deploy.{BACKENDS[backend].module}_build")
+    return cast(_Builder, module)

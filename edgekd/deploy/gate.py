@@ -13,12 +13,13 @@ from pathlib import Path
 import onnx
 
 from edgekd.bundle import GateResult, Manifest
-from edgekd.deploy.build import BuildOptions, build_bundle
+from edgekd.deploy.build import build_bundle, choices_of
+from edgekd.deploy.build_options import BuildOptions
 from edgekd.deploy.calibration_set import INPUT_NAMES
+from edgekd.deploy.candidates import float_graphs, trial_chain, write_variant
 from edgekd.deploy.qdq import quantized_layers, return_to_float
 from edgekd.deploy.ranges import Feeds
 from edgekd.deploy.sensitivity import Block, rank_blocks
-from edgekd.deploy.trial import float_graphs, trial_backend, trial_chain, write_variant
 from edgekd.errors import GateFailed, InputError
 from edgekd.files import scratch_folder
 from edgekd.graphs import StageName
@@ -103,11 +104,10 @@ def apply_gate(
         gauge = Gauge(chain, wanted.sample, tuple(wanted.gate.limits))
         search = _Search(models, model_set, options, wanted, gauge, report)
         graphs, result = search.run()
-    backend = trial_backend(options.backend)
-    note = f"gate: measured with {backend} on {result.n_images} pictures"
+    note = f"gate: measured with {options.facts.stand_in} on {result.n_images} pictures"
     with scratch_folder("gate") as room:
         write_variant(models, model_set, graphs, room)
-        return build_bundle(room, destination, replace(options, gate=result, notes=(note,)), report)
+        return build_bundle(room, destination, replace(search.options, gate=result, notes=(note,)), report)
 
 
 class _Search:
@@ -122,11 +122,12 @@ class _Search:
         gauge: Gauge,
         report: Report,
     ) -> None:
-        self._models, self._model_set, self._options, self._wanted = models, model_set, options, wanted
+        self._models, self._model_set, self._wanted = models, model_set, wanted
+        self.options = options
         self._gauge, self._report = gauge, report
 
     def run(self) -> tuple[Graphs, GateResult]:
-        """Return the replaced graphs and what was measured with them.
+        """Return the replaced graphs and what was measured with them; `options` then name the arithmetic of each.
 
         Raises:
             GateFailed: see `apply_gate`.
@@ -135,7 +136,7 @@ class _Search:
         graphs: dict[StageName, onnx.ModelProto] = {}
         float_layers: list[str] = []
         for stage in stages_measured(failing):
-            if not failing or not self._wanted.fallback or not self._model_set.stages[stage].quantized:
+            if not failing or not self._wanted.fallback or not self._is_int8(stage):
                 continue
             graphs[stage], returned, measured = self._repair(stage, graphs)
             float_layers += returned
@@ -147,6 +148,10 @@ class _Search:
         return graphs, GateResult(
             passed=True, measured=measured, limits=limits, n_images=n_images, float_layers=tuple(float_layers)
         )
+
+    def _is_int8(self, stage: StageName) -> bool:
+        chosen = self.options.choices.get(stage)
+        return self._model_set.stages[stage].quantized and (chosen is None or chosen.precision == "int8")
 
     def _repair(self, stage: StageName, others: Graphs) -> tuple[onnx.ModelProto, list[str], dict[str, float]]:
         """Return as few blocks to float as cure this stage's metrics, the most harmful first."""
@@ -172,8 +177,11 @@ class _Search:
         return [{INPUT_NAMES[stage]: preprocess(read_picture(path), spec)[0]} for path in paths]
 
     def _measure(self, graphs: Graphs) -> tuple[dict[str, float], list[Metric]]:
-        with trial_chain(self._models, self._model_set, graphs, self._options) as candidate:
+        with trial_chain(self._models, self._model_set, graphs, self.options) as candidate:
             measured = self._gauge.measure(candidate)
+            if self.options.facts.stand_in == self.options.backend:
+                # The bundle has the arithmetic that was measured, not one that a second measurement would choose.
+                self.options = replace(self.options, choices=choices_of(candidate.manifest))
         return measured, self._wanted.gate.failing(measured)
 
     def _sentence(self, measured: Mapping[str, float], failing: Sequence[Metric]) -> str:

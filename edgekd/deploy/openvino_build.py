@@ -6,11 +6,14 @@ marked in the file: OpenVINO keeps it in fp32 where the rest runs in bf16.
 
 from __future__ import annotations
 
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import BackendUnavailable
+from edgekd.backends import BackendName, Precision
+from edgekd.deploy.build_options import EngineJob, InputShapes
+from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.files import scratch_folder
 from edgekd.graphs import BOXES, IMAGE_EMBEDDINGS
 
@@ -18,22 +21,66 @@ _MARK = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic
 """The attribute of OpenVINO's format for a layer that is not converted to bf16 or f16."""
 
 
-def write_network(path: Path, inputs: dict[str, tuple[int, ...]], target: Path) -> list[Path]:
-    """Write the ONNX graph `path` to `target` (.xml) for inputs of these shapes, -1 for an open side.
-
-    Returns the files written.
+def build(job: EngineJob) -> list[Path]:
+    """Write `<target>.xml` and `<target>.bin`; returns the files written.
 
     Raises:
         BackendUnavailable: OpenVINO is not installed.
+        BuildError: this CPU has no arithmetic of that precision, or OpenVINO cannot write the files.
     """
+    core = _core()
+    check_precision(core, job.precision)
+    return write_network(core, job.graph, job.built, job.target.with_suffix(".xml"))
+
+
+def version(backend: BackendName) -> str:
+    """Return the version of OpenVINO."""
+    import openvino
+
+    return str(openvino.__version__)
+
+
+def check_precision(core: Any, precision: Precision) -> None:
+    """Refuse an arithmetic that this CPU lacks: the bundle could not be opened on the machine that it is built for.
+
+    Raises:
+        BuildError: see above.
+    """
+    offered = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision in ("bf16", "fp16") and precision.upper() not in offered:
+        raise BuildError(
+            f"{precision} was asked for and this CPU computes in {', '.join(sorted(offered))} only; "
+            "build with --precision auto"
+        )
+
+
+def write_network(core: Any, path: Path, inputs: InputShapes, target: Path) -> list[Path]:
+    """Write the ONNX graph `path` to `target` (.xml) for inputs of these shapes, -1 for an open side.
+
+    Raises:
+        BuildError: OpenVINO cannot write; it does not say why, so the free space is named.
+    """
+    import openvino
+
+    model = read_network(core, path)
+    model.reshape({key: list(shape) for key, shape in inputs.items()})
+    try:
+        openvino.save_model(model, str(target), compress_to_fp16=False)
+    except RuntimeError as error:
+        free_mb = shutil.disk_usage(target.parent).free / 1e6
+        raise BuildError(
+            f"OpenVINO cannot write {target.name} ({str(error).strip().splitlines()[-1]}; {free_mb:.0f} MB are free); "
+            "free space or give another output"
+        ) from error
+    return [target, target.with_suffix(".bin")]
+
+
+def _core() -> Any:
     try:
         import openvino
     except ImportError as error:
         raise BackendUnavailable(f"OpenVINO cannot be imported ({error}); install it: pip install openvino") from error
-    model = read_network(openvino.Core(), path)
-    model.reshape({key: list(shape) for key, shape in inputs.items()})
-    openvino.save_model(model, str(target), compress_to_fp16=False)
-    return [target, target.with_suffix(".bin")]
+    return openvino.Core()
 
 
 def read_network(core: Any, path: Path) -> Any:

@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 import onnx
 
+from edgekd.backends import CalibrationTarget
 from edgekd.deploy import calibration_set
 from edgekd.deploy.calibration_set import INPUT_NAMES, CalibrationSet
 from edgekd.deploy.onnx_edit import fix_shapes, shapes_of_values
 from edgekd.deploy.overflow import find_overflows, fp32_pins
 from edgekd.deploy.qdq import Placement, calibration_facts, insert_pairs, place_pairs, write_facts
 from edgekd.deploy.ranges import collect_histograms, ranges_by
-from edgekd.deploy.recipes import CalibrationTarget, Method, Recipe, recipes_for
+from edgekd.deploy.recipes import Method, Recipe, recipes_for
 from edgekd.deploy.scales import tie_ranges
 from edgekd.errors import ModelError
 from edgekd.files import atomic_folder, sha256_of

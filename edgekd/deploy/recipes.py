@@ -13,12 +13,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from edgekd.backends import CalibrationTarget
 from edgekd.errors import InputError
 from edgekd.graphs import StageName
 from edgekd.model_set import brief
 
 Method = Literal["minmax", "percentile", "entropy"]
-CalibrationTarget = Literal["tensorrt", "cpu"]
 
 
 class FloatRule(BaseModel):

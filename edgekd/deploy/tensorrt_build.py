@@ -1,7 +1,7 @@
 """One ONNX graph to one serialized TensorRT plan, the same bytes that `trtexec --loadEngine` reads.
 
-An `.onnx` file and `PlanOptions` go in, bytes come out; the caller writes them. The graph is parsed from memory, after
-its floats were lowered where the branch of `tensorrt_versions` wants that in the graph.
+`build` takes a stage and writes its file; `build_plan` takes an `.onnx` file and returns bytes. The graph is parsed
+from memory, after its floats were lowered where the branch of `tensorrt_versions` wants that in the graph.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.bundle import Precision
+from edgekd.backends import BACKENDS, BackendName, Precision
+from edgekd.deploy.build_options import EngineJob, InputShapes
 from edgekd.deploy.float16 import fp32_node_names, is_quantized, read_onnx, to_float16
+from edgekd.deploy.input_sizes import opened
+from edgekd.deploy.onnx_edit import fix_shapes
 from edgekd.deploy.tensorrt_legacy import for_tensorrt8
 from edgekd.deploy.tensorrt_versions import Plain, branch_of
 from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.files import write_bytes
-from edgekd.runtime.tensorrt_library import TensorRtLibrary, one_line, tensorrt_library
+from edgekd.runtime.tensorrt_library import TensorRtLibrary, library_version, one_line, tensorrt_library
 
 if TYPE_CHECKING:
     import onnx
@@ -82,6 +85,49 @@ class PlanOptions:
             raise BuildError(
                 "TensorRT-RTX measures nothing while it builds, expected no timing cache; leave --timing-cache out"
             )
+
+
+def build(job: EngineJob) -> list[Path]:
+    """Fix the sizes in the graph, then build a plan; only the number of boxes keeps a profile.
+
+    Returns the one file written; errors as for `build_plan`.
+    """
+    options, target = job.options, job.target.with_suffix(".engine")
+    fixed = job.target.with_suffix(".fixed.onnx")
+    graph = fix_shapes(read_onnx(job.graph), {key: opened(shape) for key, shape in job.full.items()})
+    made = {output for node in graph.graph.node for output in node.output}
+    fixed.write_bytes(graph.SerializeToString())
+    plan = build_plan(
+        fixed,
+        PlanOptions(
+            rtx=options.facts.rtx,
+            compute_capability=options.compute_capability,
+            precision=job.precision,
+            profiles=_profiles(job.full, options.buckets),
+            workspace_bytes=options.workspace_bytes,
+            optimization_level=options.optimization_level,
+            timing_cache=options.timing_cache,
+            fp32_nodes=tuple(tensor for tensor in job.fp32_tensors if tensor in made),
+        ),
+    )
+    fixed.unlink()
+    target.write_bytes(plan)
+    return [target]
+
+
+def version(backend: BackendName) -> str:
+    """Return the version of TensorRT or TensorRT-RTX."""
+    return library_version(BACKENDS[backend].rtx)
+
+
+def _profiles(inputs: InputShapes, buckets: tuple[int, ...]) -> dict[str, ShapeRange]:
+    """Smallest, usual and largest shape of every input whose number of boxes is open."""
+    usual = min((size for size in buckets if size >= 8), default=buckets[-1])
+    return {
+        key: ((1, *shape[1:]), (usual, *shape[1:]), (buckets[-1], *shape[1:]))
+        for key, shape in inputs.items()
+        if -1 in shape
+    }
 
 
 def build_plan(onnx_path: Path, options: PlanOptions) -> bytes:

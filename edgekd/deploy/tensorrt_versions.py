@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from edgekd.bundle import Precision
+from edgekd.backends import Precision
 from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.runtime.cuda import compute_capability as present_compute_capability
 

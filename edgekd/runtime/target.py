@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekd.backends import BACKENDS
 from edgekd.bundle import Manifest, check_target
 from edgekd.errors import BackendUnavailable
 from edgekd.runtime.cuda import compute_capability, n_multiprocessors
@@ -28,6 +29,6 @@ def check_machine(folder: Path, manifest: Manifest) -> None:
 def _library_version(manifest: Manifest) -> str | None:
     """Return the version of TensorRT here; None where it is missing, of which opening the engine tells more."""
     try:
-        return library_version(manifest.backend == "tensorrt-rtx")
+        return library_version(BACKENDS[manifest.backend].rtx)
     except BackendUnavailable:
         return None

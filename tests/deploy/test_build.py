@@ -13,7 +13,7 @@ import pytest
 
 import edgekd
 from edgekd.bundle import read_manifest
-from edgekd.deploy import build
+from edgekd.deploy import openvino_build
 from edgekd.deploy.auto_precision import relative_error
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.errors import BuildError, InputError, ModelError
@@ -95,7 +95,7 @@ def test_a_failing_build_leaves_nothing(
     def fail(*arguments: object) -> None:
         raise failure
 
-    monkeypatch.setattr(build, "write_network", fail)
+    monkeypatch.setattr(openvino_build, "write_network", fail)
     with pytest.raises((InputError, KeyboardInterrupt)):
         build_bundle(default_models(), tmp_path / "b", SMALL, quiet)
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from small_models import write_pictures, write_small_models
 
 from edgekd.bundle import read_manifest
+from edgekd.deploy import auto_precision, openvino_build
 from edgekd.deploy.build import BuildOptions, build_bundle
+from edgekd.deploy.build_options import Choice
 from edgekd.deploy.gate import GateOptions, affordable_blocks, apply_gate, first_passing, parse_gate
 from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
 from edgekd.deploy.recipes import calibration_folder
@@ -129,3 +132,41 @@ def test_blocks_and_what_may_be_returned() -> None:
     blocks = [Block(str(index), ("a", "b"), 1.0) for index in range(5)]
     assert len(affordable_blocks(blocks, 10)) == 2
     assert len(affordable_blocks(blocks, 1)) == 1
+
+
+def test_the_bundle_has_the_arithmetic_that_the_gate_measured(
+    good: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second measurement would find INT8 slow: the bundle must not become one that nobody measured."""
+    times = iter([1.0, 1.0])  # the first build of two stages finds INT8 fast
+
+    def choose_once(name: str, int8: Path, plain: Path, inputs: object) -> Choice:
+        return Choice("int8", "fast") if next(times, 0.0) else Choice("fp32", "int8 is not faster")
+
+    monkeypatch.setattr(auto_precision, "choose_with_int8", choose_once)
+    wanted = GateOptions(parse_gate("mask_iou=0.5"), sample_of(pictures))
+    apply_gate(good, tmp_path / "b", replace(INT8, precision="auto"), wanted)
+    manifest = read_manifest(tmp_path / "b")
+    assert manifest.gate is not None
+    assert manifest.stages["detector"].precision == manifest.stages["encoder"].precision == "int8"
+
+
+def test_int8_leaves_float_stages_in_what_is_fastest_and_says_so(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def measured(core: object, model: object, precision: str, feeds: object) -> tuple[dict[str, np.ndarray], float]:
+        ran.append(precision)
+        return {"low_res_masks": np.ones((1, 2, 2), np.float32)}, 1.0 if precision == "bf16" else 2.0
+
+    monkeypatch.setattr(auto_precision, "_measure", measured)
+    monkeypatch.setattr(auto_precision, "_has_bf16", lambda core: True)
+    monkeypatch.setattr(openvino_build, "check_precision", lambda core, precision: None)
+    stages = build_bundle(good, tmp_path / "b", INT8, lambda line: None).stages
+    assert {name: (stage.precision, stage.float_precision, stage.arithmetic) for name, stage in stages.items()} == {
+        "detector": ("int8", "bf16", "bf16"),
+        "encoder": ("int8", "bf16", "bf16"),
+        "decoder": ("bf16", None, "bf16"),
+    }
+    assert {"fp32", "bf16"} == set(ran)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgekd.deploy.auto_precision import mask_iou
-from edgekd.deploy.openvino_build import depending_on, read_network, write_network
+from edgekd.deploy.openvino_build import check_precision, depending_on, read_network, write_network
+from edgekd.errors import BuildError
 from edgekd.model_set import read_model_set
 from edgekd.runtime.engines import Engine
 from edgekd.runtime.engines.openvino import OpenVinoEngine
@@ -42,7 +43,7 @@ def without_marks(xml: Path) -> Path:
 
 def test_only_what_boxes_alone_decide_is_marked(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
-    files = write_network(decoder_onnx(), SHAPES, tmp_path / "decoder.xml")
+    files = write_network(openvino.Core(), decoder_onnx(), SHAPES, tmp_path / "decoder.xml")
     assert [file.name for file in files] == ["decoder.xml", "decoder.bin"]
     model = openvino.Core().read_model(files[0])
     marked = {node.get_friendly_name() for node in model.get_ops() if "DisablePrecisionConversion_0" in node.rt_info}
@@ -62,7 +63,7 @@ def test_bf16_masks_know_where_their_boxes_are(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bf16 arithmetic")
-    xml = write_network(decoder_onnx(), SHAPES, tmp_path / "decoder.xml")[0]
+    xml = write_network(openvino.Core(), decoder_onnx(), SHAPES, tmp_path / "decoder.xml")[0]
     expected = masks(OpenVinoEngine.open(xml, "fp32", 2))
     got = masks(OpenVinoEngine.open(xml, "bf16", 2))
     rounded = masks(OpenVinoEngine.open(without_marks(xml), "bf16", 2))
@@ -79,3 +80,14 @@ def test_mask_iou_counts_masks() -> None:
     assert mask_iou(none, none) == 1.0
     assert mask_iou(one, none) == 0.0
     assert mask_iou(np.concatenate([half, one]), np.concatenate([one, one])) == 0.75
+
+
+def test_an_arithmetic_that_this_processor_lacks_is_refused_at_the_build() -> None:
+    class Core:
+        def get_property(self, device: str, name: str) -> list[str]:
+            return ["FP32", "INT8", "BIN"]
+
+    check_precision(Core(), "int8")
+    for precision in ("bf16", "fp16"):
+        with pytest.raises(BuildError, match=f"{precision} was asked for and this CPU computes in BIN, FP32, INT8"):
+            check_precision(Core(), precision)  # type: ignore[arg-type]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from small_models import write_small_models
 
+from edgekd.backends import BACKENDS
 from edgekd.bundle import read_manifest
-from edgekd.deploy.build import DEFAULT_BUCKETS, BuildOptions, build_bundle
+from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.errors import BundleMismatch
 from edgekd.measure.latency import BenchOptions, bench_chain
 from edgekd.runtime import cuda
@@ -115,7 +116,7 @@ def test_embeddings_stay_on_the_gpu(bundle, scene, cudart, monkeypatch):
 def test_default_buckets_bound_the_memory_of_two_clones(cudart, monkeypatch, tmp_path):
     """The default models at 1024 px: 700 MB of device memory for two chains, by the scratch sizes of a real builder."""
     fake_builder.use_building_tensorrt(monkeypatch, cudart)
-    most, classes = DEFAULT_BUCKETS[-1], 10
+    most, classes = BACKENDS["tensorrt"].box_buckets[-1], 10
     tensors = {
         "images": [("images", (1, 3, 640, 640)), ("box_logits", (1, 64, 8400)), ("class_logits", (1, classes, 8400))],
         "image": [("image", (1, 3, 1024, 1024)), ("image_embeddings", (1, 256, 64, 64))],

@@ -169,6 +169,10 @@ EngineStage engine_stage(const Node& stages, const char* name, const std::string
     const Node files = node.at("files");
     for (size_t i = 0, n = files.length(1, 16); i < n; i++) stage.files.push_back(engine_file(files.at(i), folder));
     stage.precision = node.at("precision").choice({"fp32", "bf16", "fp16", "int8"});
+    // The backend is told what layers without Q/DQ pairs compute in.
+    if (node.has("float_precision") && !node.at("float_precision").is_null()) {
+        stage.precision = node.at("float_precision").choice({"fp32", "bf16"});
+    }
     check_tensors(node.at("inputs"));
     check_tensors(node.at("outputs"));
     return stage;

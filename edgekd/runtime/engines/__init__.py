@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.bundle import BackendName, EngineStage
+from edgekd.backends import BackendName
+from edgekd.bundle import EngineStage
 from edgekd.graphs import StageName
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def open_engine(
     if backend == "openvino":
         from edgekd.runtime.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine.open(path, stage.precision, n_threads)
+        return OpenVinoEngine.open(path, stage.arithmetic, n_threads)
     if backend == "onnxruntime":
         from edgekd.runtime.engines.onnxruntime import OnnxRuntimeEngine
 

@@ -11,12 +11,12 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from edgekd.bundle import Precision
+from edgekd.backends import Precision
 from edgekd.errors import BackendUnavailable, BundleError
 from edgekd.runtime.engines import Array, Engine, Tensor
 
-# INT8 graphs carry their own Q/DQ; what stays float in them runs in fp32 so that a gate measures quantization alone.
-_PRECISION_HINT = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
+# Of the float layers: INT8 graphs carry their own Q/DQ.
+_PRECISION_HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 KEPT_SIZES = 6
 """Input sizes that an engine keeps compiled, the last used: enough for the common shapes of a mixed folder, and a bound

@@ -56,7 +56,7 @@ void check(ov_status_e status, const char* what) {
     if (status != OK) fail(EDGEKD_ERROR_BACKEND, std::string("OpenVINO cannot ") + what + " (" + reason(status) + ")");
 }
 
-// INT8 graphs carry their own Q/DQ; what stays float in them runs in fp32 so that a gate measures quantization alone.
+// INT8 graphs carry their own Q/DQ; what stays float in them runs in fp32 unless the manifest says bf16.
 const char* precision_hint(const std::string& precision) {
     if (precision == "bf16") return "bf16";
     return precision == "fp16" ? "f16" : "f32";
