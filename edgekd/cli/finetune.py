@@ -1,43 +1,53 @@
-"""`edgekd finetune`: TinySAM or SAM3 learns a user's own masks, in stages, without losing what it could do."""
+"""`edgekd finetune`: TinySAM or SAM3 learns a user's own masks without losing what it could do; crop learns anew."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from edgekd.cli.console import log, out, write_text
 from edgekd.errors import BackendUnavailable, InputError
 
+if TYPE_CHECKING:
+    from edgekd.train.finetune.job import SegmenterName
+    from edgekd.train.finetune.loop import FinetuneConfig
+
 Data = Annotated[
     Path, typer.Option(help="COCO JSON with polygons, or a folder with images/ and labels/ (YOLO polygons)")
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder of the run")]
 Images = Annotated[Path | None, typer.Option(help="pictures of the COCO JSON; by default images/ beside it")]
-Weights = Annotated[Path | None, typer.Option(help="tinysam.pth, mobile_sam.pt, best.pt, or SAM3's folder")]
+Weights = Annotated[
+    Path | None, typer.Option(help="tinysam.pth, mobile_sam.pt, best.pt, or SAM3's folder; default: none")
+]
 Split = Annotated[Path | None, typer.Option(help="JSON lists train and validation of file names; default: a fifth")]
 Teacher = Annotated[
-    Path | None, typer.Option(help="larger segmenter whose masks are learned too (SamModel folder, .pth)")
+    Path | None, typer.Option(help="tinysam: SamModel folder or .pth; crop: bundle that draws masks of labelled boxes")
 ]
 
 
 def finetune(
     data: Data,
     output: Output,
-    model: Annotated[str, typer.Option(help="tinysam or sam3")] = "tinysam",
+    model: Annotated[str, typer.Option(help="tinysam, sam3 or crop")] = "tinysam",
     images: Images = None,
     weights: Weights = None,
     split: Split = None,
     teacher: Teacher = None,
-    stages: Annotated[str, typer.Option(help="1 adapter and last blocks, 2 mask head, 3 both")] = "1,2,3",
-    steps: Annotated[int, typer.Option(min=1, help="per stage")] = 300,
-    lr: Annotated[float, typer.Option(min=0, help="learning rate of the heads")] = 2e-4,
-    batch: Annotated[int, typer.Option(min=1, help="crops per step")] = 4,
+    size: Annotated[str, typer.Option(help="of the crop segmenter: S, M or L (crops of 64, 96 or 128 px)")] = "M",
+    stages: Annotated[
+        str | None, typer.Option(help="1 adapter and last blocks, 2 mask head, 3 both: 1,2,3 (crop: 1 alone)")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="per stage: 300 (crop: 2400)")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="learning rate of the heads: 2e-4 (crop: 2e-3)")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="crops per step: 4 (crop: 32)")] = None,
     accumulate: Annotated[int, typer.Option(min=1, help="batches per step")] = 1,
-    imgsz: Annotated[int | None, typer.Option(min=32, help="side of the crops, px: 224 (SAM3 brings its own)")] = None,
+    imgsz: Annotated[int | None, typer.Option(min=32, help="side of the crops, px: 224 (crop: of its size)")] = None,
     validation_px: Annotated[int | None, typer.Option(min=32, help="longer side at validation, px: 1024")] = None,
     adapter_rank: Annotated[int, typer.Option(min=0, help="rank of the spectral adapter; TinySAM: 0 is none")] = 0,
     keep: Annotated[float, typer.Option(min=0, max=1, help="share of the earlier quality to keep, else exit 3")] = 0.95,
@@ -45,40 +55,36 @@ def finetune(
         Path | None, typer.Option(help="labelled pictures of the original task, to keep it on")
     ] = None,
     save_every: Annotated[int, typer.Option(min=1, help="steps between resume files; interrupts save too")] = 100,
+    detail: Annotated[float, typer.Option(min=0, help="crop: weight of the masks' Haar detail bands")] = 0.0,
     seed: Annotated[int, typer.Option(help="of split, weights and data order")] = 0,
     fp32: Annotated[bool, typer.Option("--fp32", help="no bf16 autocast")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in the output folder")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the report here as well")] = None,
 ) -> None:
-    """Fine-tune a promptable segmenter on polygons, or train TinySAM from nothing (no --weights)."""
+    """Fine-tune a promptable segmenter on polygons, or train one from nothing (no --weights)."""
     _check(model)
-    from edgekd.train.finetune.job import FinetuneJob, parse_stages, run_job
-    from edgekd.train.finetune.loop import FinetuneConfig
+    from edgekd.train.finetune.job import FinetuneJob, run_job
 
-    config = FinetuneConfig(
-        parse_stages(stages, steps),
-        learning_rate=lr,
-        accumulate=accumulate,
-        amp=not fp32,
-        seed=seed,
-        keep=keep,
-        save_every=save_every,
+    config = replace(
+        _config(model, stages, steps, seed), accumulate=accumulate, amp=not fp32, keep=keep, save_every=save_every
     )
     job = FinetuneJob(
         _named(model),
         data,
         output,
-        config,
+        config if lr is None else replace(config, learning_rate=lr),
         images=images,
         weights=weights,
         split=split,
         imgsz=imgsz,
         validation_px=validation_px,
-        batch=batch,
+        batch=batch or (32 if model == "crop" else 4),
         adapter_rank=adapter_rank,
         teacher=teacher,
         keep_data=keep_data,
         resume=resume,
+        size=size,
+        detail_weight=detail,
     )
     with _Progress(sum(stage.n_steps for stage in config.stages)) as progress:
         report = run_job(job, progress.advance, log.print)
@@ -87,23 +93,39 @@ def finetune(
     _print_report(report, output)
 
 
-def _named(model: str) -> Literal["tinysam", "sam3"]:
-    if model == "tinysam" or model == "sam3":
+def _config(model: str, stages: str | None, steps: int | None, seed: int) -> FinetuneConfig:
+    """The settings with which this network learns well."""
+    from edgekd.train.finetune.job import parse_stages
+    from edgekd.train.finetune.loop import FinetuneConfig
+
+    if model != "crop":
+        return FinetuneConfig(parse_stages(stages or "1,2,3", steps or 300), seed=seed)
+    from edgekd.train.finetune.crop import CROP_STEPS, crop_config
+
+    if stages not in (None, "1"):
+        raise InputError(f"the stages are {stages!r} and the crop segmenter learns in one; leave out --stages")
+    return crop_config(steps or CROP_STEPS, seed)
+
+
+def _named(model: str) -> SegmenterName:
+    from edgekd.train.finetune.job import SegmenterName
+
+    if model in get_args(SegmenterName):
         return model  # type: ignore[return-value]
-    raise InputError(f"the model is {model!r}, expected tinysam or sam3; give another --model")
+    raise InputError(f"the model is {model!r}, expected tinysam, sam3 or crop; give another --model")
 
 
 def _check(model: str) -> None:
     from edgekd.environment import has_module
 
-    _named(model)
-    needed = ("torch", "timm", "matplotlib") if model == "tinysam" else ("torch", "timm", "matplotlib", "transformers")
-    missing = [name for name in needed if not has_module(name)]
+    needed = {"tinysam": ("timm",), "sam3": ("timm", "transformers"), "crop": ()}.get(model, ())
+    missing = [name for name in ("torch", "matplotlib", *needed) if not has_module(name)]
     if missing:
-        extra = "train" if model == "tinysam" else "train,sam3"
+        extra = "train,sam3" if model == "sam3" else "train"
         raise BackendUnavailable(
             f"training needs {', '.join(missing)}; install them with: pip install 'edgekd[{extra}]'"
         )
+    _named(model)
 
 
 class _Progress:

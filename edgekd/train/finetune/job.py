@@ -22,7 +22,7 @@ from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.crops import CropRecipe
 from edgekd.train.finetune.loop import FinetuneConfig, SegmenterTask, StepWatch, finetune
 
-SegmenterName = Literal["tinysam", "sam3"]
+SegmenterName = Literal["tinysam", "sam3", "crop"]
 NWPU_SPLIT = Path(__file__).parents[2] / "data/splits/nwpu_seed0.json"
 VALIDATION_SHARE = 0.2
 N_RETENTION_PICTURES = 8
@@ -40,13 +40,15 @@ class FinetuneJob:
         images: folder of the pictures of a COCO JSON; by default `images` beside it, else its own folder.
         weights: a TinySAM or MobileSAM checkpoint, a folder of SAM3; None trains TinySAM from nothing.
         split: JSON with lists `train` and `validation` of file names; None draws a fifth for validation by seed.
-        imgsz: side of the training crops, by default 224; validation_px: longer side of whole pictures, by default
-            1024. SAM3 brings its own sizes.
+        imgsz: side of the training crops, by default 224 (crop segmenter: that of its size); validation_px: longer
+            side of whole pictures, by default 1024. SAM3 brings its own sizes.
         batch: crops per step.
         adapter_rank: rank of the spectral adapter, 0 for none.
-        teacher: checkpoint or SamModel folder for mask distillation; TinySAM alone.
+        teacher: checkpoint or SamModel folder for mask distillation of TinySAM; for crop a bundle of the kind sam,
+            which draws the masks of objects that are labelled with boxes only.
         keep_data: labelled pictures of the original task, on which the quality must be kept; by default a few of the
             validation pictures stand in, which say nothing of what else the network could do.
+        size: S, M or L of the crop segmenter; detail_weight: of the Haar detail bands in its loss.
     """
 
     model: SegmenterName
@@ -63,6 +65,8 @@ class FinetuneJob:
     teacher: Path | None = None
     keep_data: Path | None = None
     resume: bool = False
+    size: str = "M"
+    detail_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ def parse_stages(text: str, n_steps: int) -> tuple[Stage, ...]:
 def run_job(job: FinetuneJob, on_step: StepWatch, say: Callable[[str], None]) -> dict[str, Any]:
     """Check, build, train, report. Raises InputError, DataError, ModelError, TrainingError, GateFailed, Interrupted."""
     _check_space(job.output)
-    train, validation = split_samples(read_samples(job.data, job.images), job)
+    with_boxes = job.model == "crop" and job.teacher is not None
+    train, validation = split_samples(read_samples(job.data, job.images, with_boxes), job)
     kept = validation[:N_RETENTION_PICTURES] if job.keep_data is None else read_samples(job.keep_data, None)
     task = build_task(job, Samples(train, validation, kept))
     _say_parts(task, job.config.stages, say)
@@ -107,9 +112,15 @@ def run_job(job: FinetuneJob, on_step: StepWatch, say: Callable[[str], None]) ->
     return report
 
 
-def read_samples(data: Path, images: Path | None) -> list[LabelledPicture]:
-    """The pictures with masks of labels of any format; `images` names the folder of the pictures of a COCO JSON."""
-    return list(read_labels(data, images, split="train").for_masks().pictures)
+def read_samples(data: Path, images: Path | None, with_boxes: bool = False) -> list[LabelledPicture]:
+    """The pictures with masks of labels of any format; `images` names the folder of the pictures of a COCO JSON.
+
+    `with_boxes` keeps objects that have a box only.
+    """
+    labels = read_labels(data, images, split="train")
+    if not with_boxes:
+        return list(labels.for_masks().pictures)
+    return [picture for picture in labels.without_crowds().pictures if len(picture)]
 
 
 def split_samples(
@@ -140,6 +151,10 @@ def split_samples(
 
 def build_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
     """The network with its data. Raises InputError, ModelError and TrainingError."""
+    if job.model == "crop":
+        from edgekd.train.finetune.crop_job import crop_task
+
+        return crop_task(job, samples.train, samples.validation)
     return _tinysam_task(job, samples) if job.model == "tinysam" else _sam3_task(job, samples)
 
 
