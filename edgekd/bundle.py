@@ -6,7 +6,7 @@ manifest alone, before an engine library is asked.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import platform
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from edgekd.backends import BackendName, Precision
 from edgekd.errors import BundleError, BundleMismatch
-from edgekd.files import sha256_of
+from edgekd.files import is_file, read_json, sha256_of
 from edgekd.graphs import Kind, StageName
 from edgekd.model_set import (
     Pipeline,
@@ -31,6 +31,7 @@ from edgekd.model_set import (
 FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_ENGINE_BYTES = 16 << 30
 
 
 class EngineFile(_Record):
@@ -38,7 +39,7 @@ class EngineFile(_Record):
 
     name: str
     sha256: str
-    n_bytes: int
+    n_bytes: int = Field(ge=0, le=MAX_ENGINE_BYTES)
 
 
 class EngineStage(_Record):
@@ -113,18 +114,14 @@ def read_manifest(folder: Path) -> Manifest:
         BundleError: there is no manifest, it is damaged, names files outside the folder, or is of a newer format.
     """
     path = folder / FILE_NAME
-    if not path.is_file():
+    if not is_file(path):
         raise BundleError(
             f"{folder} is not a bundle (no {FILE_NAME}); make one with: edgekd build-engine MODELS -o {folder}"
         )
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(
-            f"{path} has {path.stat().st_size} bytes, expected at most {MAX_MANIFEST_BYTES}; build it again"
-        )
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{path} is not JSON ({error}); build the bundle again") from error
+        raw = read_json(path, MAX_MANIFEST_BYTES)
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON that a bundle can have ({error}); build the bundle again") from error
     try:
         check_version(raw, FORMAT_VERSION)
         manifest = Manifest.model_validate(raw)
@@ -155,12 +152,32 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         BundleError: a file is missing, truncated or was changed after the build.
     """
     for stage in manifest.stages.values():
-        for file in stage.files:
-            path = folder / file.name
-            if not path.is_file():
-                raise BundleError(f"{folder} lacks the engine file {file.name}; build the bundle again")
-            if path.stat().st_size != file.n_bytes or sha256_of(path) != file.sha256:
-                raise BundleError(f"{path} was changed after the build (its sha256 differs); build the bundle again")
+        read_files(folder, stage)
+
+
+def read_files(folder: Path, stage: EngineStage) -> tuple[bytes, ...]:
+    """Read the files of a stage once and return the bytes whose sha256 was compared with the manifest.
+
+    Engines are made from these bytes, never from the files again, so that nothing can be changed in between.
+
+    Raises:
+        BundleError: a file is missing, truncated or was changed after the build.
+    """
+    return tuple(_read_file(folder, file) for file in stage.files)
+
+
+def _read_file(folder: Path, file: EngineFile) -> bytes:
+    path = folder / file.name
+    if not is_file(path):
+        raise BundleError(f"{folder} lacks the engine file {file.name}; build the bundle again")
+    try:
+        with path.open("rb") as opened:
+            content = opened.read(file.n_bytes + 1)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}); make it readable or build again") from error
+    if len(content) != file.n_bytes or hashlib.sha256(content).hexdigest() != file.sha256:
+        raise BundleError(f"{path} was changed after the build (its sha256 differs); build the bundle again")
+    return content
 
 
 def check_target(

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -19,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from edgekd.errors import InputError
 
@@ -52,6 +54,55 @@ def cache_folder(*parts: str) -> Path:
     named = os.environ.get("EDGEKD_CACHE")
     root = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekd"
     return root.joinpath(*parts)
+
+
+def read_json(path: Path, max_bytes: int) -> Any:
+    """Read a JSON file that may come from anybody.
+
+    Raises:
+        ValueError: it cannot be read, is too large, is not JSON, holds NaN or infinity, a number of thousands of
+            digits, or text with control characters or halves of characters; the message says which in a few words.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise ValueError(f"more than {max_bytes} bytes")
+        raw = json.loads(content.decode("utf-8"), parse_constant=_refused)
+    except OSError as error:
+        raise ValueError(error.strerror or "it cannot be read") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    _check_texts(raw)
+    return raw
+
+
+def is_file(path: Path) -> bool:
+    """Say whether a file is there; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _refused(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check_texts(value: Any) -> None:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            waiting += item
+        elif isinstance(item, str) and not item.isprintable() and any(_is_hostile(letter) for letter in item):
+            raise ValueError(f"the text {item[:40]!a} with characters that cannot be shown")
+
+
+def _is_hostile(letter: str) -> bool:
+    return letter < " " or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff"
 
 
 @contextmanager

@@ -6,7 +6,6 @@ bundle.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,13 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd.errors import ModelError
-from edgekd.files import sha256_of
+from edgekd.files import is_file, read_json, sha256_of
 from edgekd.graphs import STAGES_OF_KIND, Kind, StageName
 
 FORMAT_VERSION = 2
 """Format 2 added `kind`; a description of format 1 has none and is read as the kind `sam`."""
 
 FILE_NAME = "models.json"
+MAX_BYTES = 4 << 20
 CALIBRATION_SET = "calibration_set.json"
 """Beside the graphs of a calibrated set: which pictures its ranges come from."""
 
@@ -181,15 +181,15 @@ def listed_files(folder: Path) -> set[str] | None:
 
 def _read(folder: Path) -> ModelSet:
     path = folder / FILE_NAME
-    if not path.is_file():
+    if not is_file(path):
         raise ModelError(f"{folder} holds no {FILE_NAME}; write it with: edgekd export -o {folder}")
     try:
-        raw = json.loads(path.read_text())
+        raw = read_json(path, MAX_BYTES)
         check_version(raw, FORMAT_VERSION)
         model_set = ModelSet.model_validate(raw)
     except UnknownFormat as error:
         raise ModelError(f"{path} has {error}; update edgekd or export again") from error
-    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # pydantic's is one as well
         raise ModelError(
             f"{path} is not a model set of format {FORMAT_VERSION} ({brief(error)}); export again"
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgekd.bundle import check_files, check_target, listed_files, read_manifest
+from edgekd.bundle import check_files, check_target, listed_files, read_files, read_manifest
 from edgekd.errors import BundleError, BundleMismatch
 
 SHA256_OF_A = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
@@ -132,3 +132,44 @@ def test_only_a_whole_bundle_lists_its_files(tmp_path: Path, manifest_json: dict
     assert listed_files(folder) == {"manifest.json", "a.engine"}
     assert listed_files(write(tmp_path / "web", {"name": "a web page", "icons": []})) is None
     assert listed_files(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"max_boxes": 1' + "0" * 5000 + "}", "not JSON"),
+        ('{"max_boxes": NaN}', "NaN is not a JSON number"),
+        ('{"backend": "\\ud800"}', "characters that cannot be shown"),
+        ('{"backend": "a\\u001b[2J"}', "characters that cannot be shown"),
+        (" " * (5 << 20), "more than 4194304 bytes"),
+    ],
+)
+def test_hostile_manifests_are_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(BundleError, match=words) as caught:
+        read_manifest(write(tmp_path / "b", text))
+    assert str(caught.value).isprintable()
+
+
+def test_a_name_that_no_file_can_have_is_no_bundle() -> None:
+    for name in ("a" * 300, "a\0b"):
+        with pytest.raises(BundleError, match="is not a bundle"):
+            read_manifest(Path(name))
+
+
+def test_engines_are_made_from_the_bytes_that_were_checked(
+    tmp_path: Path, manifest_json: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is exchanged after it was read, or an unlisted one beside it, is never opened."""
+    folder = write(tmp_path / "b", manifest_json)
+    (folder / "a.bin").write_text("not listed")
+    stage = read_manifest(folder).stages["detector"]
+    opened: list[str] = []
+    open_path = Path.open
+
+    def watched(path: Path, *arguments: Any) -> Any:
+        opened.append(path.name)
+        return open_path(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", watched)
+    assert read_files(folder, stage) == (b"a",)
+    assert opened == ["a.engine"]

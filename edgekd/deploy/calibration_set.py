@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd.errors import DataError, InputError
-from edgekd.files import sha256_of
+from edgekd.files import read_json, sha256_of
 from edgekd.graphs import IMAGE, IMAGES, StageName
 from edgekd.model_set import ImageInput, brief
 from edgekd.runtime.preprocess import preprocess
 from edgekd.runtime.sources import pictures_in, read_picture
 
+MAX_BYTES = 16 << 20
 INPUT_NAMES: dict[StageName, str] = {"detector": IMAGES, "encoder": IMAGE}
 
 
@@ -76,7 +77,7 @@ def read_set(path: Path) -> CalibrationSet:
     if not path.is_file():
         raise DataError(f"{path} does not exist, expected a calibration set (.json)")
     try:
-        return CalibrationSet.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return CalibrationSet.model_validate(read_json(path, MAX_BYTES))
     except (ValidationError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no calibration set ({brief(error)}); see calibration/README.md") from error
 

@@ -5,7 +5,6 @@ One file a network and target lies in `calibration/recipes/`; a user's own file 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgekd.backends import CalibrationTarget
 from edgekd.errors import InputError
+from edgekd.files import read_json
 from edgekd.graphs import StageName
 from edgekd.model_set import brief
 
+MAX_BYTES = 1 << 20
 Method = Literal["minmax", "percentile", "entropy"]
 
 
@@ -97,7 +98,7 @@ def read_recipe(path: Path) -> Recipe:
     if not path.is_file():
         raise InputError(f"{path} does not exist, expected a calibration recipe (.json)")
     try:
-        return Recipe.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Recipe.model_validate(read_json(path, MAX_BYTES))
     except (ValidationError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no calibration recipe ({brief(error)}); see calibration/README.md") from error
 

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import numpy as np
 
-from edgekd.bundle import Manifest, check_files, read_manifest
+from edgekd.bundle import Manifest, read_manifest
 from edgekd.errors import InputError
 from edgekd.graphs import IMAGES, StageName
 from edgekd.runtime.detect import DetectOptions, Found, detect
@@ -72,7 +72,6 @@ class Chain:
         folder = Path(folder)
         manifest = read_manifest(folder)
         check_machine(folder, manifest)
-        check_files(folder, manifest)
         return cls(manifest, open_engines(manifest.backend, manifest.stages, folder, n_threads))
 
     def clone(self) -> Chain:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.backends import BackendName
-from edgekd.bundle import EngineStage
+from edgekd.backends import BACKENDS, BackendName
+from edgekd.bundle import EngineStage, read_files
 from edgekd.graphs import StageName
 
 if TYPE_CHECKING:
@@ -96,20 +96,21 @@ def open_engine(
 
     Raises:
         BackendUnavailable: the backend's library or device is not on this machine.
-        BundleError: the library refuses the file.
+        BundleError: a file was changed after the build, or the library refuses it.
     """
-    path = folder / stage.files[0].name
-    if backend == "openvino":
+    path, contents = folder / stage.files[0].name, read_files(folder, stage)
+    module = BACKENDS[backend].module
+    if module == "openvino":
         from edgekd.runtime.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine.open(path, stage.arithmetic, n_threads)
-    if backend == "onnxruntime":
+        return OpenVinoEngine.open(path, stage.arithmetic, n_threads, contents)
+    if module == "onnxruntime":
         from edgekd.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine.open(path, n_threads)
+        return OnnxRuntimeEngine.open(path, n_threads, contents)
     from edgekd.runtime.engines.tensorrt import TensorRtEngine
 
-    return TensorRtEngine.open(path, rtx=backend == "tensorrt-rtx", beside=beside)
+    return TensorRtEngine.open(path, BACKENDS[backend].rtx, beside=beside, contents=contents)
 
 
 def open_engines(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgekd.errors import BackendUnavailable, BundleError
 from edgekd.runtime.engines import Array, Engine, Tensor
+from edgekd.runtime.engines.onnx_operators import operators_of
 
 
 class OnnxRuntimeEngine:
@@ -20,8 +21,11 @@ class OnnxRuntimeEngine:
         self._times_ms: dict[str, float] = {}
 
     @classmethod
-    def open(cls, path: Path, n_threads: int | None) -> OnnxRuntimeEngine:
+    def open(cls, path: Path, n_threads: int | None, contents: Sequence[bytes] = ()) -> OnnxRuntimeEngine:
         """Create a session on the CPU provider.
+
+        `contents` is what the file holds, where it was read and checked before; a session is made from memory, so
+        that weights in other files are never opened.
 
         Raises:
             BackendUnavailable: ONNX Runtime is not installed.
@@ -38,9 +42,11 @@ class OnnxRuntimeEngine:
         if n_threads is not None:
             options.intra_op_num_threads = n_threads
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (onnxruntime.capi.onnxruntime_pybind11_state.Fail, RuntimeError, ValueError) as error:
-            raise BundleError(f"ONNX Runtime cannot load {path} ({error}); build the bundle again") from error
+            content = contents[0] if contents else path.read_bytes()
+            _check_operators(content, path)
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except _exceptions() as error:
+            raise BundleError(f"ONNX Runtime cannot load {path} ({one_line(error)}); build the bundle again") from error
         return cls(session)
 
     @property
@@ -51,7 +57,10 @@ class OnnxRuntimeEngine:
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
         """Run once; the outputs are fresh arrays."""
         start = time.perf_counter()
-        outputs = self._session.run(self._output_names, dict(feeds))
+        try:
+            outputs = self._session.run(self._output_names, dict(feeds))
+        except _exceptions() as error:
+            raise BundleError(f"ONNX Runtime cannot run a network ({one_line(error)}); build it again") from error
         self._times_ms = {"compute": (time.perf_counter() - start) * 1e3}
         return dict(zip(self._output_names, outputs, strict=True))
 
@@ -66,3 +75,23 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Drop the session."""
         del self._session
+
+
+def _exceptions() -> tuple[type[Exception], ...]:
+    """What it raises: its own exceptions have no base class in common."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, OSError, RuntimeError, ValueError)
+
+
+def _check_operators(content: bytes, path: Path) -> None:
+    """Refuse a graph that could run for ever or read other files: none that edgekd exports does."""
+    refused = operators_of(content) & {"Loop", "If", "Scan", "external data"}
+    if refused:
+        raise BundleError(f"{path} holds {min(refused)}, which no bundle needs; build the bundle again")
+
+
+def one_line(error: Exception) -> str:
+    """Return the reason without line breaks."""
+    return " ".join(str(error).split())

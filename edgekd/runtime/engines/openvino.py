@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -76,8 +76,13 @@ class OpenVinoEngine:
             self._request(())
 
     @classmethod
-    def open(cls, path: Path, precision: Precision, n_threads: int | None) -> OpenVinoEngine:
+    def open(
+        cls, path: Path, precision: Precision, n_threads: int | None, contents: Sequence[bytes] = ()
+    ) -> OpenVinoEngine:
         """Read `path` for the CPU in the given arithmetic; a graph of fixed sizes is compiled at once.
+
+        `contents` are the bytes of the `.xml` and its `.bin`, where they were read and checked before: then no file is
+        opened here.
 
         Raises:
             BackendUnavailable: OpenVINO is not installed, or this CPU has no arithmetic of that precision.
@@ -98,7 +103,8 @@ class OpenVinoEngine:
         if n_threads is not None:
             config["INFERENCE_NUM_THREADS"] = n_threads
         try:
-            return cls(_Network(core, core.read_model(str(path)), config))
+            model = core.read_model(*contents) if contents else core.read_model(str(path))
+            return cls(_Network(core, _without_loops(model, path), config))
         except RuntimeError as error:
             raise BundleError(f"OpenVINO cannot load {path} ({last_line(error)}); build the bundle again") from error
 
@@ -141,6 +147,14 @@ class OpenVinoEngine:
             kept = compiled, compiled.create_infer_request()
         self._kept[sizes] = kept
         return kept[1]
+
+
+def _without_loops(model: Any, path: Path) -> Any:
+    """Refuse a network that could run for ever: none that edgekd exports has a loop."""
+    loops = {layer.get_type_name() for layer in model.get_ops()} & {"Loop", "TensorIterator", "If"}
+    if loops:
+        raise BundleError(f"{path} holds the operator {min(loops)}, which no bundle needs; build the bundle again")
+    return model
 
 
 def _core() -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +92,14 @@ class TensorRtEngine:
         weakref.finalize(self, self._resources.close)
 
     @classmethod
-    def open(cls, path: Path, rtx: bool, use_graphs: bool = True, beside: Engine | None = None) -> TensorRtEngine:
+    def open(
+        cls,
+        path: Path,
+        rtx: bool,
+        use_graphs: bool = True,
+        beside: Engine | None = None,
+        contents: Sequence[bytes] = (),
+    ) -> TensorRtEngine:
         """Load a plan.
 
         Args:
@@ -100,12 +107,13 @@ class TensorRtEngine:
             rtx: it was built by TensorRT-RTX.
             use_graphs: replay a CUDA graph from the second run of a shape on, which spares launching kernel by kernel.
             beside: another engine of the same thread, whose stream and scratch memory this one shares.
+            contents: what the file holds, where it was read and checked before; empty reads it.
 
         Raises:
             BackendUnavailable: the library or a GPU is not on this machine, or its memory is full.
             BundleError: the plan is missing, damaged, or for another GPU or version.
         """
-        plan = open_plan(path, rtx)
+        plan = open_plan(path, rtx, contents)
         return cls(plan, use_graphs, _lane_of(plan, beside))
 
     @property

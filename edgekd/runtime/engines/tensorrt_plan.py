@@ -5,6 +5,7 @@ A file goes in; names, dtypes, profiles and largest shapes come out. Clones of a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +62,8 @@ class Plan:
         return context
 
 
-def open_plan(path: Path, rtx: bool) -> Plan:
-    """Load a plan.
+def open_plan(path: Path, rtx: bool, contents: Sequence[bytes] = ()) -> Plan:
+    """Load a plan; `contents` is what the file holds, where it was read and checked before.
 
     Raises:
         BackendUnavailable: the library or a GPU is not on this machine.
@@ -72,7 +73,8 @@ def open_plan(path: Path, rtx: bool) -> Plan:
     cuda = open_cuda()
     trt = library.api
     cure = f"build it here with: edgekd build-engine --backend {'tensorrt-rtx' if rtx else 'tensorrt'}"
-    if not path.is_file() or path.stat().st_size == 0:
+    content = contents[0] if contents else path.read_bytes() if path.is_file() else b""
+    if not content:
         raise BundleError(f"{path} is missing or empty, expected a TensorRT plan; {cure}")
     library.forget_errors()
     try:
@@ -81,7 +83,7 @@ def open_plan(path: Path, rtx: bool) -> Plan:
         raise BackendUnavailable(
             f"TensorRT cannot start ({library.last_error()}); see what is missing with: edgekd doctor"
         ) from error
-    engine: ICudaEngine | None = runtime.deserialize_cuda_engine(path.read_bytes())
+    engine: ICudaEngine | None = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise BundleError(
             f"TensorRT cannot load {path} ({library.last_error()}): damaged, or of another GPU or version; {cure}"
