@@ -7,6 +7,7 @@ header that is not entirely plain goes that way.
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from edgekd.runtime.sources import read_picture
 
 _FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive: what OpenCV decodes
 _ORIENTATION = 0x0112
+_MOST_PIXELS = 1 << 30  # what OpenCV decodes; it says so itself
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
@@ -30,7 +32,7 @@ def picture_size(path: Path) -> tuple[int, int]:
             size_px = _from_header(file)
         if size_px is not None and max(size_px) > MAX_SIDE_PX:
             raise InputError(f"{path} has {size_px[1]}x{size_px[0]} px, expected 1 to {MAX_SIDE_PX} a side")
-        if size_px is not None and min(size_px) > 0:
+        if size_px is not None and 0 < size_px[0] * size_px[1] <= _MOST_PIXELS:
             return size_px
     height, width = read_picture(path).shape[:2]
     return height, width
@@ -48,6 +50,8 @@ def _from_header(file: BinaryIO) -> tuple[int, int] | None:
     if start[:8] == b"\x89PNG\r\n\x1a\n" and start[12:16] == b"IHDR" and tail.endswith(b"IEND\xaeB`\x82"):
         file.seek(33)
         width, height = struct.unpack(">II", start[16:24])
+        if zlib.crc32(start[12:29]) != struct.unpack(">I", start[29:33])[0]:
+            return None
         return None if _png_is_turned(file) else (height, width)
     return None
 

@@ -30,16 +30,21 @@ class Frame:
 def read_picture(path: str | Path) -> UInt8Array:
     """Read a picture file as (H, W, 3) uint8 BGR, turned upright by its EXIF orientation.
 
-    Grey becomes three equal channels, transparency is dropped, and 16-bit values are brought to 8 bits by the number of
-    bits that the brightest pixel needs (an 11-bit satellite picture is divided by 8).
+    Grey and one-bit pictures become three equal channels, palettes and CMYK their colours, transparency is dropped, and
+    16-bit values are brought to 8 bits by the number of bits that the brightest pixel needs (an 11-bit satellite
+    picture is divided by 8). `docs/pictures.md` has the table.
 
     Raises:
         InputError: the file is missing, empty, truncated, too large, not a picture, or has values that are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give a picture file")
-    data = np.fromfile(path, np.uint8)
+    try:
+        if not path.is_file():
+            state = "is not a plain file" if path.exists() else "does not exist"
+            raise InputError(f"{path} {state}; give a picture file")
+        data = np.fromfile(path, np.uint8)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)[:200]!r} cannot be read ({error}); give a picture file") from error
     if not len(data):
         raise InputError(f"{path} is empty; give a picture file")
     if _is_cut_jpeg(data):

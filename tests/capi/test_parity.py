@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from small_models import write_small_models
@@ -134,6 +135,15 @@ def test_bus(chains: tuple[Chain, CChain]) -> None:
     python, c = chains
     picture = edgekd.read_picture(str(Path(spec.origin).parent / "assets" / "bus.jpg"))
     assert_same(python(picture, OPTIONS), c(picture, OPTIONS))
+
+
+def test_an_11_bit_picture(chains: tuple[Chain, CChain], scene: np.ndarray, tmp_path: Path) -> None:
+    """The C library is given pixels: those of `read_picture`, whatever the file held."""
+    python, c = chains
+    cv2.imwrite(str(tmp_path / "deep.png"), scene.astype(np.uint16) * 8)
+    picture = edgekd.read_picture(tmp_path / "deep.png")
+    np.testing.assert_array_equal(picture, scene)
+    assert_same(python(scene, OPTIONS), c(picture, OPTIONS))
 
 
 @pytest.mark.assets
