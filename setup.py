@@ -87,7 +87,15 @@ setup(
     packages=[*find_packages(include=["edgekd", "edgekd.*"]), "edgekd._cuda_kernels", "edgekd._calibration"],
     package_dir={"edgekd._cuda_kernels": "cuda_kernels", "edgekd._calibration": "calibration"},
     package_data={
-        "edgekd": ["py.typed", "demo.jpg", "default_models/*", "models/cards/*", "data/splits/*", "capi/**/*"],
+        "edgekd": [
+            "py.typed",
+            "demo.jpg",
+            "default_models/*",
+            "models/cards/*",
+            "models/norms.npz",
+            "data/splits/*",
+            "capi/**/*",
+        ],
         "edgekd._cuda_kernels": ["**/*"],
         "edgekd._calibration": ["**/*"],
     },

@@ -1,6 +1,6 @@
 """The chain against what a user would pick instead, in one run: Ultralytics YOLO + MobileSAM on PyTorch.
 
-    python benchmarks/bench_chain.py --assets DIR --detector nwpu.pt --segmenter tinysam-nwpu.pt
+    python benchmarks/bench_chain.py --assets DIR
 
 Both sides get the same pictures, the same weights (the segmenter's checkpoint is loaded as MobileSAM by Ultralytics, it
 is the same network), the same boxes and the same number of threads. Every arm runs in its own process, in turns.
@@ -67,8 +67,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--assets", type=Path, default=os.environ.get("EDGEKD_ASSETS"), help="folder with assets/ and data/"
     )
-    parser.add_argument("--detector", type=Path, help="detector checkpoint for the NWPU pictures")
-    parser.add_argument("--segmenter", type=Path, help="TinySAM checkpoint with the official names")
+    parser.add_argument("--detector", default="yolo11n-nwpu", help="name or checkpoint for the NWPU pictures")
+    parser.add_argument("--segmenter", default="tinysam-nwpu", help="name or checkpoint of a TinySAM")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--arm", help=argparse.SUPPRESS)
@@ -101,17 +101,19 @@ def prepare(arguments: argparse.Namespace, work: Path) -> None:
     from edgekd.deploy.export import ExportOptions, export_models
     from edgekd.model_set import Source
     from edgekd.models.tinysam import load_tinysam
+    from edgekd.models.weights import resolve
     from edgekd.models.yolo11n import load_detector
 
-    shutil.copyfile(arguments.segmenter, work / "mobile_sam.pt")
-    detectors = {"bus": Path(arguments.assets) / "assets/yolo11n_coco.pt", "nwpu": arguments.detector}
+    segmenter = resolve(arguments.segmenter)
+    shutil.copyfile(segmenter, work / "mobile_sam.pt")
+    detectors = {"bus": Path(arguments.assets) / "assets/yolo11n_coco.pt", "nwpu": resolve(arguments.detector)}
     source = Source(name="benchmark", sha256="0", licence="see the weights")
     for key, path in detectors.items():
         shutil.copyfile(path, work / f"{key}.pt")
         YOLO(work / f"{key}.pt").export(format="openvino", imgsz=640, verbose=False)
         models = work / f"{key}_models"
         export_models(
-            load_detector(path), load_tinysam(arguments.segmenter), {"detector": source, "segmenter": source}, models,
+            load_detector(path), load_tinysam(segmenter), {"detector": source, "segmenter": source}, models,
             ExportOptions(encoder_px=(1024, 1024)),
         )  # fmt: skip
         for arm in BUNDLES:

@@ -22,9 +22,7 @@ Data = Annotated[
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder of the run")]
 Images = Annotated[Path | None, typer.Option(help="pictures of the COCO JSON; by default images/ beside it")]
-Weights = Annotated[
-    Path | None, typer.Option(help="tinysam.pth, mobile_sam.pt, best.pt, or SAM3's folder; default: none")
-]
+Weights = Annotated[str | None, typer.Option(help="tinysam.pth, best.pt, a name such as tinysam-nwpu, SAM3's folder")]
 Split = Annotated[Path | None, typer.Option(help="JSON lists train and validation of file names; default: a fifth")]
 Teacher = Annotated[
     Path | None, typer.Option(help="tinysam: SamModel folder or .pth; crop: bundle that draws masks of labelled boxes")
@@ -63,6 +61,7 @@ def finetune(
 ) -> None:
     """Fine-tune a promptable segmenter on polygons, or train one from nothing (no --weights)."""
     _check(model)
+    from edgekd.models.weights import resolve
     from edgekd.train.finetune.job import FinetuneJob, run_job
 
     config = replace(
@@ -74,7 +73,7 @@ def finetune(
         output,
         config if lr is None else replace(config, learning_rate=lr),
         images=images,
-        weights=weights,
+        weights=None if weights is None else resolve(weights),
         split=split,
         imgsz=imgsz,
         validation_px=validation_px,

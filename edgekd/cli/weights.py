@@ -1,12 +1,13 @@
-"""`edgekd weights list|fetch|verify`: published checkpoints by name."""
+"""`edgekd weights list|fetch|verify|export`: checkpoints by name."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Published checkpoints: list, fetch, verify.", no_args_is_help=True)
+app = typer.Typer(help="Checkpoints by name: list, fetch, verify, export.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -51,3 +52,16 @@ def verify(name: Annotated[str, typer.Argument(help="a name of `edgekd weights l
     entry = weights.named(name)
     known = weights.verify(entry)
     out.print(f"{entry.file}: {'sha256 as published' if known else 'no published sha256 is known to compare with'}")
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="yolo11n-nwpu or tinysam-nwpu, the shipped models")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="checkpoint to write: .pt, or .pth for TinySAM")],
+) -> None:
+    """Turn a shipped model back into a checkpoint that can be trained, exported and combined with others."""
+    from edgekd.cli.console import out
+    from edgekd.models import weights
+
+    weights.export_shipped(name, output)
+    out.print(f"{output}: {name} as a checkpoint, computing what the shipped graph computes")

@@ -65,13 +65,32 @@ def read_architecture(name: str) -> dict[str, Any]:
     return check_architecture(description, name)
 
 
+def build_detector(description: object, n_classes: int, class_width: int, source: str) -> Any:
+    """A `DetectionModel` of random weights whose class branch has `class_width` channels.
+
+    Ultralytics derives the width of the class branch from the number of classes, but keeps the width of the checkpoint
+    that a training started from: a detector of 10 classes that began with the 80 of COCO is wider than its description.
+
+    Raises:
+        ModelError: the description is refused.
+    """
+    from ultralytics.nn.tasks import DetectionModel
+
+    layers = check_architecture(description, source)
+
+    def build(n: int) -> Any:
+        return DetectionModel(copy.deepcopy(layers) | {"nc": n}, ch=int(layers.get("channels", 3)), verbose=False)
+
+    model = build(n_classes)
+    if class_width != model.model[-1].cv3[0][-1].in_channels:
+        model.load(build(class_width), verbose=False)
+    return model
+
+
 def rebuild_detector(
     description: object, class_names: Sequence[str], weights: Mapping[str, Tensor], source: str
 ) -> Any:
     """A `DetectionModel` with given weights, whatever width its class branch had when it was trained.
-
-    Ultralytics derives the width of the class branch from the number of classes, but keeps the width of the checkpoint
-    that a training started from: a detector of 10 classes that began with the 80 of COCO is wider than its description.
 
     Args:
         description: see `check_architecture`.
@@ -82,21 +101,11 @@ def rebuild_detector(
     Raises:
         ModelError: the description is refused, or the weights do not fit it.
     """
-    from ultralytics.nn.tasks import DetectionModel
-
-    layers = check_architecture(description, source)
-
-    def build(n_classes: int) -> Any:
-        return DetectionModel(copy.deepcopy(layers), ch=int(layers.get("channels", 3)), nc=n_classes, verbose=False)
-
+    description = check_architecture(description, source)
     try:
-        model = DetectionModel(
-            copy.deepcopy(layers), ch=int(layers.get("channels", 3)), nc=len(class_names), verbose=False
-        )
-        head: Any = model.model[-1]
-        last = weights[f"model.{head.i}.cv3.0.{len(head.cv3[0]) - 1}.weight"]
-        if last.shape[1] != head.cv3[0][-1].in_channels:
-            model.load(build(int(last.shape[1])), verbose=False)
+        last = f"model.{len(description['backbone']) + len(description['head']) - 1}.cv3.0."
+        width = max((key, int(value.shape[1])) for key, value in weights.items() if _ends_branch(key, last))[1]
+        model = build_detector(description, len(class_names), width, source)
         model.load_state_dict(weights)
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:160]
@@ -105,6 +114,11 @@ def rebuild_detector(
         ) from error
     model.names = dict(enumerate(class_names))
     return model
+
+
+def _ends_branch(key: str, branch: str) -> bool:
+    """Whether a weight is a plain convolution of a branch: the last one is, and the blocks before it are not."""
+    return key.startswith(branch) and key.endswith(".weight") and key.count(".") == branch.count(".") + 1
 
 
 def _check_activation(activation: object, source: str) -> None:

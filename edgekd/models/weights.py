@@ -5,6 +5,7 @@ A name or a path goes in, a checked local file comes out. Nothing is downloaded 
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import urllib.error
 import urllib.request
@@ -13,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgekd.errors import InputError, ModelError
+from edgekd.environment import has_module
+from edgekd.errors import BackendUnavailable, InputError, ModelError
 from edgekd.files import atomic_file, atomic_folder, cache_folder, sha256_of
 from edgekd.model_set import ModelSet, listed_files, read_model_set, write_model_set
 from edgekd.shipped import default_models
 
 SHIPPED_DETECTOR = "yolo11n-nwpu"
 SHIPPED_SEGMENTER = "tinysam-nwpu"
+SHIPPED = {SHIPPED_DETECTOR: ".pt", SHIPPED_SEGMENTER: ".pth"}
+"""Names of the shipped models, and how their checkpoints end."""
+
 Kind = Literal["detector", "segmenter"]
 
 
@@ -86,26 +91,57 @@ def named(name: str) -> Weights:
 
 
 def resolve(name_or_path: str) -> Path:
-    """Return the local file of a name or a path; a fetched file is checked.
+    """Return the local file (or folder) of a name or a path; a fetched file is checked, a shipped one unfolded.
 
     Raises:
         InputError: neither a file nor a known name, or the name was not fetched yet.
         ModelError: the fetched file was changed.
+        BackendUnavailable: a shipped name, and torch or onnx is not installed.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    if path.exists():
         return path
     if path.suffix in (".pt", ".pth"):
         raise InputError(f"{path} does not exist; give the path of a checkpoint or a name of: edgekd weights list")
-    if name_or_path in (SHIPPED_DETECTOR, SHIPPED_SEGMENTER):
-        raise InputError(
-            f"{name_or_path} ships as ONNX and goes with the other shipped model; export both, or give a checkpoint"
-        )
+    if name_or_path in SHIPPED:
+        stages = read_model_set(default_models()).stages
+        key = hashlib.sha256("".join(stage.sha256 for stage in stages.values()).encode()).hexdigest()[:12]
+        file = cache_folder("weights", key) / f"{name_or_path}{SHIPPED[name_or_path]}"
+        if not file.is_file():
+            export_shipped(name_or_path, file)
+        return file
     weights = named(name_or_path)
     if not weights.file.is_file():
         raise InputError(f"{weights.name} is not on this machine; get it with: edgekd weights fetch {weights.name}")
     verify(weights)
     return weights.file
+
+
+def export_shipped(name: str, output: Path) -> None:
+    """Write a shipped model as a checkpoint that can be trained: `yolo11n-nwpu` (.pt) or `tinysam-nwpu` (.pth).
+
+    Raises:
+        InputError: another name, another suffix, or the file cannot be written.
+        BackendUnavailable: torch, onnx, or for the detector ultralytics, is not installed.
+    """
+    if name not in SHIPPED:
+        raise InputError(f"no shipped weights are named {name!r}; give {' or '.join(SHIPPED)}")
+    if output.suffix not in (".pt", ".pth") or (name == SHIPPED_DETECTOR and output.suffix != ".pt"):
+        raise InputError(f"{output} does not end in {SHIPPED[name]}; give such a file")
+    needed = ("torch", "onnx", "timm", "ultralytics") if name == SHIPPED_DETECTOR else ("torch", "onnx", "timm")
+    missing = [module for module in needed if not has_module(module)]
+    if missing:
+        raise BackendUnavailable(
+            f"a checkpoint of {name} needs {', '.join(missing)}; install them with: pip install 'edgekd[train,build]'"
+        )
+    from edgekd.models.tinysam import save_tinysam
+    from edgekd.models.unfold import shipped_detector, shipped_segmenter
+    from edgekd.models.yolo11n import save_detector
+
+    if name == SHIPPED_SEGMENTER:
+        save_tinysam(shipped_segmenter(), output)
+    else:
+        save_detector(shipped_detector(), output, read_model_set(default_models()).stages["detector"].source.licence)
 
 
 def verify(weights: Weights) -> bool:

@@ -8,6 +8,7 @@ bf16 and ruins an INT8 scale that it shares with a score, so neither may be part
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import re
 import warnings
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from edgekd.errors import ModelError
+from edgekd.files import write_bytes
 
 # What torch's restricted unpickler raises on damaged or hostile bytes, beside its own error.
 _UNREADABLE = (
@@ -83,6 +85,27 @@ def load_detector(path: str | Path) -> nn.Module:
         if isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
             module.recompute_scale_factor = None  # absent in checkpoints older than torch 1.11
     return detector
+
+
+def save_detector(model: nn.Module, path: Path, licence: str) -> None:
+    """Write a bare detector as an Ultralytics checkpoint, float32, in one step; errors as for `files.write_bytes`."""
+    from datetime import datetime
+
+    from ultralytics import __version__ as ultralytics_version
+
+    content = {
+        "epoch": -1,
+        "model": copy.deepcopy(model).float().eval().requires_grad_(False),
+        "ema": None,
+        "optimizer": None,
+        "train_args": {},
+        "date": datetime.now().astimezone().isoformat(),
+        "version": ultralytics_version,
+        "license": licence,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def facts_of(model: nn.Module) -> DetectorFacts:
