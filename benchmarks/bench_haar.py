@@ -26,9 +26,8 @@ import torch.nn.functional as F
 
 from edgekd.environment import describe_machine, device_slug
 from edgekd.ops import _cpu, haar_dwt2, haar_dwt2_ref, haar_weighted_mse, haar_weighted_mse_ref, resolve_backend
-from edgekd.ops._interface import BandWeights
-from edgekd.ops.check import available_backends, check_backend
-from edgekd.ops.timing import interleaved_ms
+from edgekd.ops._reference import BandWeights
+from edgekd.ops.check import available_backends, check_backend, interleaved_ms
 
 SHAPES = ((8, 256, 80, 80), (8, 256, 40, 40), (8, 256, 20, 20))
 LOW, HIGH = 0.5, 1.5

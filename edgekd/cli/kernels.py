@@ -77,7 +77,7 @@ def bench(
     from edgekd.cli.console import out
     from edgekd.errors import InputError
     from edgekd.ops import resolve_backend
-    from edgekd.ops.timing import time_kernels
+    from edgekd.ops.check import time_kernels
 
     sizes = [int(part) for part in shape.split(",") if part.strip().isdigit()]
     if len(sizes) != 4 or min(sizes) < 1:
@@ -114,7 +114,7 @@ def compile_kernels(
             library = compile_cpu_library(cache_folder("kernels"))
         out.print(str(library))
         return
-    from edgekd.ops.aot import compile_ahead, parse_sms
+    from edgekd.ops._nvrtc import compile_ahead, parse_sms
 
     with log.status("compiling the CUDA kernels"):
         manifest = compile_ahead(parse_sms(sm), output, nvrtc)

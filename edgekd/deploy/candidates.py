@@ -18,9 +18,9 @@ import onnx
 from edgekd.backends import TRIED_WITH, CalibrationTarget
 from edgekd.deploy.build import build_bundle
 from edgekd.deploy.build_options import BuildOptions, Choice
+from edgekd.deploy.calibration_recipes import Method
 from edgekd.deploy.onnx_edit import shapes_of_values
 from edgekd.deploy.qdq import calibration_facts, keep_quantized, quantized_layers
-from edgekd.deploy.recipes import Method
 from edgekd.files import scratch_folder, sha256_of
 from edgekd.graphs import StageName
 from edgekd.measure.quality import DROPS, Gauge, Metric, Sample

@@ -16,13 +16,11 @@ import onnx
 
 from edgekd.backends import CalibrationTarget
 from edgekd.deploy import calibration_set
+from edgekd.deploy.calibration_recipes import Method, Recipe, recipes_for
 from edgekd.deploy.calibration_set import INPUT_NAMES, CalibrationSet
 from edgekd.deploy.onnx_edit import fix_shapes, shapes_of_values
-from edgekd.deploy.overflow import find_overflows, fp32_pins
-from edgekd.deploy.qdq import Placement, calibration_facts, insert_pairs, place_pairs, write_facts
-from edgekd.deploy.ranges import collect_histograms, ranges_by
-from edgekd.deploy.recipes import Method, Recipe, recipes_for
-from edgekd.deploy.scales import tie_ranges
+from edgekd.deploy.qdq import Placement, calibration_facts, insert_pairs, place_pairs, tie_ranges, write_facts
+from edgekd.deploy.ranges import collect_histograms, find_overflows, fp32_pins, ranges_by
 from edgekd.errors import ModelError
 from edgekd.files import atomic_folder, sha256_of
 from edgekd.graphs import StageName

@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgekd.deploy.recipes import Method, Recipe
-from edgekd.deploy.scales import Range
+from edgekd.deploy.calibration_recipes import Method, Recipe
+from edgekd.deploy.qdq import Range
 
 N_BINS = 2048
 MAX_SAMPLES = 400_000
@@ -105,3 +106,71 @@ def _merged(entry: Any) -> Any:
     cut = counts.size % (2 * ENTROPY_MERGE) // 2
     counts, edges = counts[cut : counts.size - cut], edges[cut : edges.size - cut]
     return (counts.reshape(-1, ENTROPY_MERGE).sum(1), edges[::ENTROPY_MERGE].astype(np.float32), *rest)
+
+
+FLOAT16_MAX = 65504.0
+_PEAK = "_peak"
+NEAR_SHARE = 0.25
+"""A tensor that reaches this share of the limit is reported too: another picture may go over."""
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """One tensor: its name, the node that makes it, and its largest magnitude over all pictures."""
+
+    tensor: str
+    node: str
+    op_type: str
+    largest: float
+
+    @property
+    def overflows(self) -> bool:
+        """Whether FP16 cannot hold it."""
+        return not self.largest <= FLOAT16_MAX
+
+
+def find_overflows(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> list[Overflow]:
+    """Measure every float tensor of a graph.
+
+    Args:
+        model: float graph with fixed sizes; its nodes have names.
+        feeds: one dictionary of inputs a picture.
+
+    Returns:
+        The tensors that reach a quarter of 65504, largest first; those that are not finite count as infinite.
+    """
+    makers = {output: node for node in model.graph.node for output in node.output}
+    names = [name for name in _float_tensors(model) if name in makers]
+    run = tensor_reader(_with_peaks(model, names), [name + _PEAK for name in names])
+    largest = dict.fromkeys(names, 0.0)
+    for picture in feeds:
+        peaks = run(picture)
+        for name in names:
+            peak = float(peaks[name + _PEAK])
+            largest[name] = max(largest[name], peak if np.isfinite(peak) else float("inf"))
+    found = [Overflow(name, makers[name].name, makers[name].op_type, peak) for name, peak in largest.items()]
+    return sorted((entry for entry in found if entry.largest > NEAR_SHARE * FLOAT16_MAX), key=lambda e: -e.largest)
+
+
+def fp32_pins(overflows: Iterable[Overflow]) -> tuple[str, ...]:
+    """Return the tensors that an FP16 build must keep in FP32."""
+    return tuple(entry.tensor for entry in overflows if entry.overflows)
+
+
+def _float_tensors(model: onnx.ModelProto) -> list[str]:
+    """The names of all float32 activations, by ONNX's own type inference."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = [*graph.value_info, *graph.output]
+    return [value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
+
+
+def _with_peaks(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Add a scalar output a tensor, its largest magnitude: the tensors themselves would fill gigabytes."""
+    peaked = onnx.ModelProto()
+    peaked.CopyFrom(model)
+    for name in names:
+        magnitude = onnx.helper.make_node("Abs", [name], [f"{name}_magnitude"])
+        peaked.graph.node.extend(
+            [magnitude, onnx.helper.make_node("ReduceMax", magnitude.output, [name + _PEAK], keepdims=0)]
+        )
+    return peaked

@@ -25,7 +25,7 @@ from edgekd.ops._library import (
     haar_weighted_mse,
     haar_weighted_mse_gradient,
 )
-from edgekd.ops._ref import HaarBands
+from edgekd.ops._reference import HaarBands
 
 PLAIN_TYPES = frozenset((Tensor, torch.nn.Parameter, type(None)))
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from edgekd.errors import BackendUnavailable
 from edgekd.ops._cpu_build import find_cpu_library
-from edgekd.ops._interface import BandWeights
-from edgekd.ops._ref import HaarBands
+from edgekd.ops._reference import BandWeights, HaarBands
 
 DTYPE_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 BandPointers = ctypes.c_void_p * 4

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.files import cache_folder, scratch_folder, write_bytes
-from edgekd.ops.sources import PACKAGE_DIR, kernel_sources_dir, source_hash
+from edgekd.ops.kernel_sources import PACKAGE_DIR, kernel_sources_dir, source_hash
 
 # No contraction to fused multiply-add: every instruction set then returns the same gradient.
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden", "-Wall")

@@ -1,13 +1,16 @@
 """Which implementation computes: one function that decides and says why, from a device, a dtype and a request."""
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from edgekd.errors import BackendUnavailable, InputError
+from edgekd.ops._reference import BandWeights, HaarBands
 
 ENVIRONMENT_VARIABLE = "EDGEKD_KERNELS"
 CHOICES = ("auto", "triton", "cuda", "cpu", "reference")
@@ -64,3 +67,23 @@ def _best_backend(device_type: str, dtype: torch.dtype) -> Backend:
             return Backend(name, "; ".join([*obstacles, f"the fastest for {device_type} tensors that is here"]))
         obstacles.append(f"not {name}: {obstacle}")
     return Backend("reference", "; ".join(obstacles) or f"there are no kernels for {device_type} tensors")
+
+
+class Kernels(Protocol):
+    """One implementation of the Haar arithmetic."""
+
+    def analysis(self, x: Tensor, replicate: bool) -> HaarBands:
+        """Forward transform: four bands; beyond an odd edge stands zero or (replicate) the last row or column."""
+
+    def synthesis(self, bands: Sequence[Tensor], height: int, width: int, replicate: bool) -> Tensor:
+        """Adjoint of `analysis`; without replicate it is the inverse, cropped to height x width."""
+
+    def loss(
+        self, student: Tensor, teacher: Tensor, cell_weight: Tensor | None, weights: BandWeights, with_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Loss, and its gradient with respect to student or an empty tensor."""
+
+    def loss_gradient(
+        self, grad_output: Tensor, student: Tensor, teacher: Tensor, cell_weight: Tensor | None, weights: BandWeights
+    ) -> Tensor:
+        """Gradient of the loss with respect to student, times the scalar grad_output."""

@@ -12,9 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from edgekd.ops._dispatch import resolve_backend
-from edgekd.ops._interface import BandWeights, Kernels
-from edgekd.ops._ref import HaarBands
+from edgekd.ops._dispatch import Kernels, resolve_backend
+from edgekd.ops._reference import BandWeights, HaarBands
 
 
 def loss_dtype(student: Tensor) -> torch.dtype:

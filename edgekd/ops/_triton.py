@@ -14,8 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from edgekd.ops._interface import BandWeights
-from edgekd.ops._ref import HaarBands
+from edgekd.ops._reference import BandWeights, HaarBands
 
 BLOCK = 128
 FUSION = {"enable_fp_fusion": True}  # pinned: its default changes with Triton 3.10

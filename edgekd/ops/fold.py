@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.ops._ref import HaarBands
+from edgekd.ops._reference import HaarBands
 
 HAAR_MATRIX = ((1, 1, 1, 1), (1, 1, -1, -1), (1, -1, 1, -1), (1, -1, -1, 1))  # times 1/2: rows bands, columns pixels
 

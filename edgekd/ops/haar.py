@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgekd.ops import _autograd, _checks
 from edgekd.ops._library import loss_dtype
-from edgekd.ops._ref import HaarBands, haar_weighted_mse_ref
+from edgekd.ops._reference import HaarBands, haar_weighted_mse_ref
 from edgekd.ops.fold import dwt2_as_convolution, idwt2_as_convolution
 
 

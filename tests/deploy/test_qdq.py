@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.deploy import qdq
+from edgekd.deploy.calibration_recipes import Recipe, recipes_for
 from edgekd.deploy.onnx_edit import fix_shapes
+from edgekd.deploy.qdq import UnionFind, tie_ranges
 from edgekd.deploy.quantize import name_layers
-from edgekd.deploy.recipes import Recipe, recipes_for
-from edgekd.deploy.scales import UnionFind, tie_ranges
 from edgekd.shipped import default_models
 
 

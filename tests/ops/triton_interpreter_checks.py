@@ -10,8 +10,7 @@ from contextlib import nullcontext
 import torch
 
 from edgekd.ops import _triton, haar_dwt2_ref
-from edgekd.ops._interface import BandWeights
-from edgekd.ops._reference import loss, loss_gradient, synthesis
+from edgekd.ops._reference import BandWeights, loss, loss_gradient, synthesis
 
 SENTINEL, GUARD = 777.0, 4096
 CASES = [

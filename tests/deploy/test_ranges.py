@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekd.deploy.overflow import find_overflows, fp32_pins
+from edgekd.deploy.ranges import find_overflows, fp32_pins
 
 
 def test_a_square_of_300_overflows_and_one_of_150_is_near() -> None:
