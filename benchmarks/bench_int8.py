@@ -31,14 +31,14 @@ from edgekd.bundle import describe_file, read_manifest, write_manifest
 from edgekd.data.labels import LabelledSet
 from edgekd.data.read import read_labels
 from edgekd.deploy.build import BuildOptions, build_bundle
-from edgekd.deploy.calibration_recipes import Recipe, recipes_for
+from edgekd.deploy.calibration_recipes import CalibrationRecipe, recipes_for
 from edgekd.deploy.calibration_set import feeds_of, make_set
 from edgekd.deploy.candidates import trial_chain
 from edgekd.deploy.qdq import quantized_layers
 from edgekd.deploy.quantize import StageCalibration
 from edgekd.environment import describe_machine
 from edgekd.graphs import StageName
-from edgekd.measure.quality import Gauge, Metric, Sample
+from edgekd.measure.quality import Metric, QualityCheck, Sample
 from edgekd.model_set import read_model_set
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.engines import open_engine
@@ -85,18 +85,18 @@ def accuracy(
         calibrated = StageCalibration(stage, models / model_set.stages[stage].file, recipe, pictures, images)
         backend = BACKENDS[name]
         with trial_chain(models, model_set, {}, BuildOptions(backend, "fp32", square=True)) as reference:
-            gauge = Gauge(reference, Sample.of_labels(labels), METRICS[stage])
+            quality = QualityCheck(reference, Sample.of_labels(labels), METRICS[stage])
             for method in recipe.methods:
                 graph = calibrated.candidate(method)
                 layers = quantized_layers(graph)
                 options = BuildOptions(backend, "int8", square=True)
                 with trial_chain(models, model_set, {stage: graph}, options) as candidate:
-                    rows.append(row((stage, name, method), len(layers), gauge, candidate))
+                    rows.append(row((stage, name, method), len(layers), quality, candidate))
                 write(out, "int8 accuracy", settings, rows)
             for method, keep in nncf_scopes(calibrated.graph, layers, recipe) if name == "cpu" and nncf else ():
                 feeds = list(feeds_of(pictures, images, stage))
                 with nncf_chain(models, stage, feeds, keep) as (candidate, n_layers):
-                    rows.append(row((stage, name, method), n_layers, gauge, candidate))
+                    rows.append(row((stage, name, method), n_layers, quality, candidate))
                 write(out, "int8 accuracy", settings, rows)
 
 
@@ -140,23 +140,23 @@ def gated(
     n_layers = sum(tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1 for tensor in constants)
     method = f"{built.calibration['method']}, {len(manifest.gate.float_layers)} more layers float by the gate"
     with trial_chain(models, model_set, {}, options) as reference, Chain.open(bundle) as candidate:
-        gauge = Gauge(reference, Sample.of_labels(labels), METRICS[stage])
-        rows = [row((stage, built.calibration["target"], method), n_layers, gauge, candidate)]
+        quality = QualityCheck(reference, Sample.of_labels(labels), METRICS[stage])
+        rows = [row((stage, built.calibration["target"], method), n_layers, quality, candidate)]
     write(out, "int8 accuracy", settings, rows)
 
 
-def row(what: tuple[str, str, str], n_layers: int, gauge: Gauge, candidate: Chain) -> dict[str, Any]:
+def row(what: tuple[str, str, str], n_layers: int, quality: QualityCheck, candidate: Chain) -> dict[str, Any]:
     """Measure one INT8 chain; `what` is its stage, target and method."""
     stage, target, method = what
-    measured = gauge.measure(candidate)
+    measured = quality.measure(candidate)
     found = {
         "stage": stage,
         "target": target,
         "measured_with": BACKENDS[target],
         "method": method,
         "n_int8_layers": n_layers,
-        "float": gauge.expected,
-        "int8": {name: gauge.expected[name] - measured[name] / 100 for name in gauge.expected},
+        "float": quality.expected,
+        "int8": {name: quality.expected[name] - measured[name] / 100 for name in quality.expected},
         "against_float": measured,
     }
     print(json.dumps(found), flush=True)
@@ -164,13 +164,13 @@ def row(what: tuple[str, str, str], n_layers: int, gauge: Gauge, candidate: Chai
 
 
 def nncf_scopes(
-    model: onnx.ModelProto, int8_layers: Collection[str], recipe: Recipe
+    model: onnx.ModelProto, int8_layers: Collection[str], recipe: CalibrationRecipe
 ) -> tuple[tuple[str, set[str]], ...]:
     """What NNCF is told to keep float: nothing, and what the recipe keeps float."""
     return ("nncf", set()), ("nncf, the recipe's float layers", float_part(model, int8_layers, recipe))
 
 
-def float_part(model: onnx.ModelProto, int8_layers: Collection[str], recipe: Recipe) -> set[str]:
+def float_part(model: onnx.ModelProto, int8_layers: Collection[str], recipe: CalibrationRecipe) -> set[str]:
     """Names of the layers that the recipe keeps float and of all that no INT8 layer waits for: the box decoding."""
     names = {node.name for node in model.graph.node if recipe.keeps_float(node.name)}
     awaited: set[str] = set()

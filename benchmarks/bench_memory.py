@@ -18,7 +18,7 @@ import psutil
 
 import edgekd
 from edgekd.environment import describe_machine, device_slug
-from edgekd.shipped import DEMO_PICTURE
+from edgekd.package_files import DEMO_PICTURE
 
 N_PICTURES, STEP, WARM_UP = 1000, 100, 200
 

@@ -35,13 +35,13 @@ from edgekd.errors import BundleError, EdgekdError
 from edgekd.graphs import STAGES_OF_KIND
 from edgekd.measure.latency import distribution
 from edgekd.model_set import ModelSet, OnnxStage, read_model_set
+from edgekd.package_files import default_models
 from edgekd.runtime.cuda import open_cuda
 from edgekd.runtime.cuda_calls import CudaError
 from edgekd.runtime.engines import Array
 from edgekd.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from edgekd.runtime.engines.tensorrt import TensorRtEngine
 from edgekd.runtime.tensorrt_library import library_version
-from edgekd.shipped import default_models
 
 N_BOXES = (1, 8, 32)
 N_WARM_UP, N_RUNS = 50, 500

@@ -67,13 +67,13 @@ class Masks:
         size_px: (height, width) of the picture.
         windows: (n, 4) int32, left, top, right, bottom of each crop in the picture, right and bottom exclusive.
         crops: n arrays of bool, each (bottom - top, right - left).
-        iou_predictions: (n,) float32, the segmenter's own estimate of each mask's IoU.
+        predicted_iou: (n,) float32, the segmenter's own estimate of each mask's IoU.
     """
 
     size_px: tuple[int, int]
     windows: Int32Array
     crops: Sequence[BoolArray]
-    iou_predictions: Float32Array
+    predicted_iou: Float32Array
 
     def __len__(self) -> int:
         return len(self.crops)

@@ -24,8 +24,8 @@ def assets() -> Path:
 @pytest.fixture(scope="session")
 def scene() -> np.ndarray:
     """The drawn demonstration picture, (640, 960, 3) uint8 BGR."""
+    from edgekd.package_files import DEMO_PICTURE
     from edgekd.runtime.sources import read_picture
-    from edgekd.shipped import DEMO_PICTURE
 
     return read_picture(DEMO_PICTURE)
 
@@ -34,7 +34,7 @@ def scene() -> np.ndarray:
 def shipped_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An fp32 OpenVINO bundle of the shipped models, with a small segmenter input for speed."""
     from edgekd.deploy.build import BuildOptions, build_bundle
-    from edgekd.shipped import default_models
+    from edgekd.package_files import default_models
 
     folder = tmp_path_factory.mktemp("bundles") / "openvino"
     build_bundle(default_models(), folder, BuildOptions(precision="fp32", encoder_px=(256, 256)), lambda line: None)

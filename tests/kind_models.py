@@ -10,7 +10,7 @@ import numpy as np
 from edgekd.files import sha256_of
 from edgekd.graphs import CROPS, MASK_LOGITS, PREDICTED_IOU
 from edgekd.model_set import FILE_NAME, CropInput, ModelSet, OnnxStage, Source, TensorSpec, read_model_set
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 SIDE_PX = 32
 CROP = CropInput(side_px=SIDE_PX, window_factor=1.3, pad=(114.0, 114.0, 114.0))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from edgekd.model_set import FILE_NAME, read_model_set
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 DETECTOR_PX = 320
 ENCODER_PX = 256

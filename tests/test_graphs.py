@@ -6,7 +6,7 @@ import pytest
 
 from edgekd.graphs import CONTRACTS, OLD_NAMES, PREDICTED_IOU, STAGES_OF_KIND, is_input_size, tensor_of
 from edgekd.model_set import read_model_set
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 
 def test_every_stage_of_a_kind_has_a_contract() -> None:

@@ -86,7 +86,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 def test_the_first_python_page_runs(shipped_bundle: Path, tmp_path: Path) -> None:
-    from edgekd.shipped import DEMO_PICTURE
+    from edgekd.package_files import DEMO_PICTURE
 
     page = (ROOT / "docs/start.md").read_text()
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

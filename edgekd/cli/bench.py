@@ -30,10 +30,10 @@ def bench(
     from edgekd.files import sha256_of
     from edgekd.measure.latency import BenchOptions, bench_chain
     from edgekd.measure.report import latency_table, plot_latency
+    from edgekd.package_files import DEMO_PICTURE
     from edgekd.runtime.chain import Chain, ChainOptions
     from edgekd.runtime.detect import DetectOptions
     from edgekd.runtime.sources import expand, read_picture
-    from edgekd.shipped import DEMO_PICTURE
 
     pictures = [read_picture(path) for path in expand(sources or [DEMO_PICTURE])]
     options = BenchOptions(warm_up, min_runs, min_seconds, threads)

@@ -21,7 +21,7 @@ def demo(
     from edgekd.cli.run import run
     from edgekd.deploy.build import BuildOptions, build_bundle
     from edgekd.model_set import read_model_set
-    from edgekd.shipped import DEMO_PICTURE, default_models
+    from edgekd.package_files import DEMO_PICTURE, default_models
 
     start = time.perf_counter()
     models = default_models()

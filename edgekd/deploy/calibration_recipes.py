@@ -40,7 +40,7 @@ class FloatRule(BaseModel):
         return pattern
 
 
-class Recipe(BaseModel):
+class CalibrationRecipe(BaseModel):
     """The content of a recipe file.
 
     Attributes:
@@ -89,7 +89,7 @@ def calibration_folder() -> Path:
     raise InputError(f"the calibration recipes are missing from {package}; install edgekd again, or give --recipe FILE")
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> CalibrationRecipe:
     """Read one recipe.
 
     Raises:
@@ -98,12 +98,12 @@ def read_recipe(path: Path) -> Recipe:
     if not path.is_file():
         raise InputError(f"{path} does not exist, expected a calibration recipe (.json)")
     try:
-        return Recipe.model_validate(read_json(path, MAX_BYTES))
+        return CalibrationRecipe.model_validate(read_json(path, MAX_BYTES))
     except (ValidationError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no calibration recipe ({brief(error)}); see calibration/README.md") from error
 
 
-def recipes_for(target: CalibrationTarget, own: Sequence[Path] = ()) -> dict[StageName, Recipe]:
+def recipes_for(target: CalibrationTarget, own: Sequence[Path] = ()) -> dict[StageName, CalibrationRecipe]:
     """Return the recipe of every stage that is calibrated for a target.
 
     Args:

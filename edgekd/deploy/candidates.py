@@ -23,7 +23,7 @@ from edgekd.deploy.onnx_edit import shapes_of_values
 from edgekd.deploy.qdq import calibration_facts, keep_quantized, quantized_layers
 from edgekd.files import scratch_folder, sha256_of
 from edgekd.graphs import StageName
-from edgekd.measure.quality import DROPS, Gauge, Metric, Sample
+from edgekd.measure.quality import DROPS, Metric, QualityCheck, Sample
 from edgekd.model_set import ModelSet, read_model_set, write_model_set
 from edgekd.runtime.chain import Chain
 
@@ -99,11 +99,11 @@ def method_score(
         metric = (_WITH_LABELS if labelled else _WITHOUT)[stage]
         scores: dict[Method, float] = {}
         with trial_chain(models, model_set, {}, options) as reference:
-            gauge = Gauge(reference, sample, (metric,))
+            quality = QualityCheck(reference, sample, (metric,))
             int8 = replace(options, precision="int8", choices=floats | {stage: Choice("int8", "a trial")})
             for method, graph in candidates.items():
                 with trial_chain(models, model_set, {stage: graph}, int8) as chain:
-                    measured = gauge.measure(chain)[metric]
+                    measured = quality.measure(chain)[metric]
                 scores[method] = -measured if metric in DROPS else measured
         return scores
 

@@ -24,7 +24,7 @@ from edgekd.deploy.ranges import Feeds, tensor_reader
 from edgekd.errors import GateFailed, InputError
 from edgekd.files import scratch_folder
 from edgekd.graphs import StageName
-from edgekd.measure.quality import DROPS, FLOORS, STAGES_OF, Gauge, Metric, Sample, stages_measured
+from edgekd.measure.quality import DROPS, FLOORS, STAGES_OF, Metric, QualityCheck, Sample, stages_measured
 from edgekd.model_set import ModelSet, read_model_set
 from edgekd.runtime.preprocess import preprocess
 from edgekd.runtime.sources import read_picture
@@ -102,8 +102,8 @@ def apply_gate(
     model_set = read_model_set(models)
     reference = replace(options, precision="fp32")
     with trial_chain(models, model_set, float_graphs(models, model_set), reference) as chain:
-        gauge = Gauge(chain, wanted.sample, tuple(wanted.gate.limits))
-        search = _Search(models, model_set, options, wanted, gauge, report)
+        quality = QualityCheck(chain, wanted.sample, tuple(wanted.gate.limits))
+        search = _Search(models, model_set, options, wanted, quality, report)
         graphs, result = search.run()
     note = f"gate: measured with {options.facts.stand_in} on {result.n_images} pictures"
     with scratch_folder("gate") as room:
@@ -120,12 +120,12 @@ class _Search:
         model_set: ModelSet,
         options: BuildOptions,
         wanted: GateOptions,
-        gauge: Gauge,
+        quality: QualityCheck,
         report: Report,
     ) -> None:
         self._models, self._model_set, self._wanted = models, model_set, wanted
         self.options = options
-        self._gauge, self._report = gauge, report
+        self._quality, self._report = quality, report
 
     def run(self) -> tuple[Graphs, GateResult]:
         """Return the replaced graphs and what was measured with them; `options` then name the arithmetic of each.
@@ -179,7 +179,7 @@ class _Search:
 
     def _measure(self, graphs: Graphs) -> tuple[dict[str, float], list[Metric]]:
         with trial_chain(self._models, self._model_set, graphs, self.options) as candidate:
-            measured = self._gauge.measure(candidate)
+            measured = self._quality.measure(candidate)
             if self.options.facts.stand_in == self.options.backend:
                 # The bundle has the arithmetic that was measured, not one that a second measurement would choose.
                 self.options = replace(self.options, choices=choices_of(candidate.manifest))

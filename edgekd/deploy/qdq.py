@@ -5,7 +5,8 @@ stay in the file as float32 in front of their pair, so that the float graph can 
 the reference of every gate, is the same file with pairs taken out.
 
 Pairs go on the inputs of convolutions and products only: what a convolution puts out stays in high precision until the
-activation function has run, which is where TensorRT and OpenVINO fuse.
+activation function has run, which is where TensorRT and OpenVINO fuse. Tensors that pass-through nodes connect share
+one scale; which those are is found by joining groups.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgekd.deploy.calibration_recipes import Recipe
+from edgekd.deploy.calibration_recipes import CalibrationRecipe
 
 PAIR_OPS = ("QuantizeLinear", "DequantizeLinear")
 _DQ = "_dequantized"
@@ -42,7 +43,7 @@ class Placement:
     groups: UnionFind
 
 
-def place_pairs(model: onnx.ModelProto, recipe: Recipe) -> Placement:
+def place_pairs(model: onnx.ModelProto, recipe: CalibrationRecipe) -> Placement:
     """Decide what becomes INT8: the recipe's weighted layers, and the pass-through nodes that lead to them."""
     weights = _float_constants(model)
     layers = [node for node in model.graph.node if _computes_in_int8(node, weights, recipe)]
@@ -184,7 +185,9 @@ def fold_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return folded
 
 
-def _computes_in_int8(node: onnx.NodeProto, weights: Mapping[str, NDArray[np.float32]], recipe: Recipe) -> bool:
+def _computes_in_int8(
+    node: onnx.NodeProto, weights: Mapping[str, NDArray[np.float32]], recipe: CalibrationRecipe
+) -> bool:
     if node.op_type not in recipe.weighted_ops or recipe.keeps_float(node.name):
         return False
     if node.input[0] in weights or node.input[1] not in weights:

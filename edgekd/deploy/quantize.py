@@ -16,7 +16,7 @@ import onnx
 
 from edgekd.backends import CalibrationTarget
 from edgekd.deploy import calibration_set
-from edgekd.deploy.calibration_recipes import Method, Recipe, recipes_for
+from edgekd.deploy.calibration_recipes import CalibrationRecipe, Method, recipes_for
 from edgekd.deploy.calibration_set import INPUT_NAMES, CalibrationSet
 from edgekd.deploy.onnx_edit import fix_shapes, shapes_of_values
 from edgekd.deploy.qdq import Placement, calibration_facts, insert_pairs, place_pairs, tie_ranges, write_facts
@@ -132,7 +132,9 @@ def name_layers(model: onnx.ModelProto, fixed: onnx.ModelProto) -> None:
 class StageCalibration:
     """One network's float graph, its placement and its histograms."""
 
-    def __init__(self, name: StageName, path: Path, recipe: Recipe, pictures: CalibrationSet, images: Path) -> None:
+    def __init__(
+        self, name: StageName, path: Path, recipe: CalibrationRecipe, pictures: CalibrationSet, images: Path
+    ) -> None:
         model = onnx.load(path)
         spec = pictures.preprocessing[name]
         self.graph = fix_shapes(model, {INPUT_NAMES[name]: (1, 3, spec.height_px, spec.width_px)})

@@ -1,4 +1,6 @@
-"""Ranges of activations on calibration pictures: a float graph and its inputs in, a histogram a tensor out.
+"""Ranges of activations on calibration pictures: a float graph and its inputs in, a histogram per tensor out.
+
+What leaves the range of FP16 on these pictures is found on the way.
 
 The pictures run once; min-max, percentile and entropy are read off the same histograms by ONNX Runtime's collector.
 """
@@ -15,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgekd.deploy.calibration_recipes import Method, Recipe
+from edgekd.deploy.calibration_recipes import CalibrationRecipe, Method
 from edgekd.deploy.qdq import Range
 
 N_BINS = 2048
@@ -71,7 +73,7 @@ def tensor_reader(model: onnx.ModelProto, tensors: Collection[str]) -> Any:
     return run
 
 
-def ranges_by(collector: Any, method: Method, recipe: Recipe) -> dict[str, Range]:
+def ranges_by(collector: Any, method: Method, recipe: CalibrationRecipe) -> dict[str, Range]:
     """Read the range of every tensor off its histogram.
 
     Args:

@@ -52,7 +52,7 @@ class Sample:
         return Sample(tuple(picture.path for picture in labels.pictures), labels)
 
 
-class Gauge:
+class QualityCheck:
     """Measures candidates against one reference, which is evaluated once."""
 
     def __init__(self, reference: Chain, sample: Sample, metrics: Collection[Metric]) -> None:

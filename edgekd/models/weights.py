@@ -18,7 +18,7 @@ from edgekd.environment import has_module
 from edgekd.errors import BackendUnavailable, InputError, ModelError
 from edgekd.files import atomic_file, atomic_folder, cache_folder, sha256_of
 from edgekd.model_set import ModelSet, listed_files, read_model_set, write_model_set
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 SHIPPED_DETECTOR = "yolo11n-nwpu"
 SHIPPED_SEGMENTER = "tinysam-nwpu"

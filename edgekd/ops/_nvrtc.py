@@ -1,7 +1,7 @@
 """CUDA source in, a cubin out, without a CUDA toolkit and without a GPU: NVIDIA's run-time compiler through ctypes.
 
 The library comes with PyTorch's CUDA build (package nvidia-cuda-nvrtc) or with a toolkit. The kernels include no CUDA
-header, so nothing else is needed.
+header, so nothing else is needed. At the end: cubins of several architectures in one folder, made ahead of time.
 """
 
 import ctypes

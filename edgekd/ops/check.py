@@ -1,6 +1,6 @@
 """Prove the kernels on this machine: every implementation that can compute here against float64 references.
 
-Used by `edgekd kernels check` and, before any time is printed, by the benchmarks.
+Used by `edgekd kernels check` and, before any time is printed, by the benchmarks, whose clock is here too.
 """
 
 import time

@@ -137,7 +137,7 @@ def _encode(detections: Detections, masks: Masks | None) -> dict[str, Any]:
         content |= {
             "size_px": list(masks.size_px),
             "windows": masks.windows.tolist(),
-            "predicted_iou": masks.iou_predictions.tolist(),
+            "predicted_iou": masks.predicted_iou.tolist(),
             "crops": [_pack(crop) for crop in masks.crops],
         }
     return content

@@ -145,7 +145,7 @@ def collect(results: Iterable[ChainResult], size_px: tuple[int, int]) -> ChainRe
             size_px,
             np.concatenate([row.masks.windows for row in rows])[order],
             [crops[index] for index in order],
-            np.concatenate([row.masks.iou_predictions for row in rows])[order],
+            np.concatenate([row.masks.predicted_iou for row in rows])[order],
         ),
         rows[0].class_names,
     )

@@ -104,7 +104,7 @@ def shrink(result: ChainResult, size_px: tuple[int, int]) -> ChainResult:
     ]
     found = result.detections
     detections = Detections((found.xyxy * scale).astype(np.float32), found.confidence, found.class_id)
-    masks = Masks(size_px, windows, crops, result.masks.iou_predictions)
+    masks = Masks(size_px, windows, crops, result.masks.predicted_iou)
     return replace(result, detections=detections, masks=masks)
 
 

@@ -78,7 +78,7 @@ def objects_json(result: ChainResult) -> list[Json]:
             "class_id": int(result.detections.class_id[index]),
             "confidence": round(float(result.detections.confidence[index]), 5),
             "xyxy": [round(float(value), 2) for value in result.detections.xyxy[index]],
-            "iou": round(float(result.masks.iou_predictions[index]), 5),
+            "iou": round(float(result.masks.predicted_iou[index]), 5),
             "mask": mask_rle(result.masks, index),
         }
         for index in range(len(result))

@@ -216,7 +216,7 @@ def _in_picture(tile: Window, size_px: tuple[int, int], detections: Detections, 
             bool(cut[i]),
             windows[i],
             masks.crops[i] if masks else None,
-            float(masks.iou_predictions[i]) if masks else 0.0,
+            float(masks.predicted_iou[i]) if masks else 0.0,
         )
         for i in range(len(xyxy))
     ]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import InputError
+from edgekd.graphs import PREDICTED_IOU, tensor_of
 from edgekd.runtime.cleanup import remove_small_regions
 from edgekd.runtime.engines import Engine, Tensor
 from edgekd.runtime.preprocess import Placement
@@ -78,7 +79,7 @@ def decode_masks(
     """Run the decoder over all boxes.
 
     Args:
-        decoder: inputs `image_embeddings` and `boxes`, outputs `low_res_masks` and `iou_predictions`.
+        decoder: inputs `image_embeddings` and `boxes`, outputs `low_res_masks` and `predicted_iou`.
         image_embeddings: (1, 256, h / 4, w / 4), on the host or where the encoder left them.
         boxes: (n, 4) float32 xyxy in input pixels.
         buckets: numbers of boxes that the decoder was built for; empty for any.
@@ -98,7 +99,7 @@ def decode_masks(
         }
         outputs = decoder.infer(feeds)
         low_res.append(outputs["low_res_masks"][:n].astype(np.float32))
-        iou.append(outputs["iou_predictions"][:n].astype(np.float32))
+        iou.append(tensor_of(outputs, PREDICTED_IOU)[:n].astype(np.float32))
     return np.concatenate(low_res), np.concatenate(iou)
 
 

@@ -65,7 +65,7 @@ def assert_same(python: ChainResult, c: ChainResult) -> None:
     np.testing.assert_allclose(c.detections.xyxy, python.detections.xyxy, atol=0.5)
     np.testing.assert_allclose(c.detections.confidence, python.detections.confidence, atol=1e-3)
     np.testing.assert_array_equal(c.detections.class_id, python.detections.class_id)
-    np.testing.assert_allclose(c.masks.iou_predictions, python.masks.iou_predictions, atol=1e-3)
+    np.testing.assert_allclose(c.masks.predicted_iou, python.masks.predicted_iou, atol=1e-3)
     for index in range(len(python)):
         one, other = python.masks.full(index), c.masks.full(index)
         union = (one | other).sum()

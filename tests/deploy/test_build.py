@@ -19,7 +19,7 @@ from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.errors import BuildError, InputError, ModelError
 from edgekd.graphs import STAGES_OF_KIND
 from edgekd.model_set import read_model_set
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 SMALL = BuildOptions(precision="fp32", detector_px=(320, 320), encoder_px=(128, 128))
 

@@ -6,7 +6,7 @@ import pytest
 
 from edgekd.deploy.input_sizes import shapes_of, sized, smaller_sizes
 from edgekd.model_set import ModelSet, read_model_set
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from small_models import write_pictures
 
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 MAX_ENCODER_BYTES = 40_000_000
 

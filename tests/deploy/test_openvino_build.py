@@ -11,9 +11,9 @@ from edgekd.deploy.auto_precision import mask_iou
 from edgekd.deploy.openvino_build import check_precision, depending_on, read_network, write_network
 from edgekd.errors import BuildError
 from edgekd.model_set import read_model_set
+from edgekd.package_files import default_models
 from edgekd.runtime.engines import Engine
 from edgekd.runtime.engines.openvino import OpenVinoEngine
-from edgekd.shipped import default_models
 
 SHAPES = {"image_embeddings": (1, 256, 64, 64), "boxes": (-1, 4)}
 CORNERS = np.random.default_rng(1).uniform(500, 800, (8, 2))

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.deploy import qdq
-from edgekd.deploy.calibration_recipes import Recipe, recipes_for
+from edgekd.deploy.calibration_recipes import CalibrationRecipe, recipes_for
 from edgekd.deploy.onnx_edit import fix_shapes
 from edgekd.deploy.qdq import UnionFind, tie_ranges
 from edgekd.deploy.quantize import name_layers
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def detector() -> onnx.ModelProto:
     return fixed
 
 
-def quantized(model: onnx.ModelProto, recipe: Recipe, tied: bool = True) -> onnx.ModelProto:
+def quantized(model: onnx.ModelProto, recipe: CalibrationRecipe, tied: bool = True) -> onnx.ModelProto:
     """Quantize with made-up ranges, a different one for every tensor."""
     placement = qdq.place_pairs(model, recipe)
     ranges = {name: (-0.3, 1.0 + index / 50) for index, name in enumerate(placement.activations)}

@@ -11,7 +11,7 @@ from edgekd.deploy.onnx_edit import fix_shapes
 from edgekd.deploy.tensorrt_build import PlanOptions, build_plan
 from edgekd.graphs import STAGES_OF_KIND
 from edgekd.model_set import ModelSet, read_model_set
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 BOXES = (1, 8, 32)
 

@@ -22,7 +22,7 @@ from edgekd.measure.accuracy import (
 )
 from edgekd.measure.accuracy_table import accuracy_table, parity_table
 from edgekd.measure.parity import ParityOptions, compare_bundles, compare_chains
-from edgekd.measure.quality import Gauge, Sample
+from edgekd.measure.quality import QualityCheck, Sample
 from edgekd.measure.worst_cases import worst_case_grid
 from edgekd.runtime.chain import Chain
 
@@ -116,12 +116,12 @@ def test_an_encoder_that_sees_nothing_is_noticed(
 
 def test_a_gauge_measures_no_loss_against_itself(shipped_bundle: Path, labels: LabelledSet) -> None:
     with Chain.open(shipped_bundle) as chain:
-        gauge = Gauge(chain, Sample.of_labels(labels), ("box_ap", "miou", "mask_iou"))
-        assert gauge.measure(chain) == {"box_ap": 0, "miou": 0, "mask_iou": 1}
+        quality = QualityCheck(chain, Sample.of_labels(labels), ("box_ap", "miou", "mask_iou"))
+        assert quality.measure(chain) == {"box_ap": 0, "miou": 0, "mask_iou": 1}
         (picture,) = labels.pictures
         boxes_only = replace(labels, pictures=(replace(picture, segmentations=(None,) * len(picture)),))
         with pytest.raises(InputError, match="boxes only"):
-            Gauge(chain, Sample.of_labels(boxes_only), ("miou",))
+            QualityCheck(chain, Sample.of_labels(boxes_only), ("miou",))
 
 
 def test_the_worst_pictures_come_first_and_are_drawn(shipped_bundle: Path, labels: LabelledSet) -> None:

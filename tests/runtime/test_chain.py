@@ -49,7 +49,7 @@ def test_two_threads_give_what_one_gives(shipped_bundle: Path, scene: np.ndarray
 def test_a_wide_picture_needs_no_padding(tmp_path: Path, shipped_bundle: Path, scene: np.ndarray) -> None:
     pytest.importorskip("onnxruntime")
     from edgekd.deploy.build import BuildOptions, build_bundle
-    from edgekd.shipped import default_models
+    from edgekd.package_files import default_models
 
     # ONNX Runtime takes any size as it comes; OpenVINO compiles the network for each.
     options = BuildOptions(backend="onnxruntime", precision="fp32", encoder_px=(256, 256))
@@ -70,7 +70,7 @@ def test_a_wide_picture_needs_no_padding(tmp_path: Path, shipped_bundle: Path, s
 
 def test_square_bundles_feed_the_full_size(tmp_path: Path, scene: np.ndarray) -> None:
     from edgekd.deploy.build import BuildOptions, build_bundle
-    from edgekd.shipped import default_models
+    from edgekd.package_files import default_models
 
     options = BuildOptions(precision="fp32", detector_px=(320, 320), encoder_px=(256, 256), square=True)
     build_bundle(default_models(), tmp_path / "square", options, lambda line: None)

@@ -51,7 +51,7 @@ def run(boxes: np.ndarray, class_id: np.ndarray | None = None, streaming: bool =
             SIZE,
             np.concatenate([m.windows for m in masks]),
             [crop for m in masks for crop in m.crops],
-            np.concatenate([m.iou_predictions for m in masks]),
+            np.concatenate([m.predicted_iou for m in masks]),
         ),
     )
 

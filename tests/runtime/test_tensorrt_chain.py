@@ -15,12 +15,12 @@ from edgekd.bundle import read_manifest
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.errors import BundleMismatch
 from edgekd.measure.latency import BenchOptions, bench_chain
+from edgekd.package_files import default_models
 from edgekd.runtime import cuda
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
 from edgekd.runtime.engines.tensorrt import TensorRtEngine
 from edgekd.runtime.tensorrt_library import tensorrt_library
-from edgekd.shipped import default_models
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fake_builder

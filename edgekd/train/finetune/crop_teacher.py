@@ -73,6 +73,6 @@ def _drawn(
     for place, row in enumerate(np.flatnonzero(missing)):
         rings = mask_rings(masks.full(place).astype(np.uint8))
         segmentations[row] = [ring.ravel().tolist() for ring in rings]
-        trust[row] = float(np.clip(masks.iou_predictions[place], 0, 1)) if rings else 0.0
+        trust[row] = float(np.clip(masks.predicted_iou[place], 0, 1)) if rings else 0.0
     kept = trust > 0
     return replace(sample, segmentations=tuple(segmentations)).take(kept), trust[kept]

@@ -79,7 +79,7 @@ def test_odd_boxes_have_a_defined_result(chain: edgekd.Chain, scene: np.ndarray,
     result = chain(scene, boxes=np.array([box], np.float32))
     assert len(result.masks) == 1
     assert result.masks.full(0).shape == scene.shape[:2]
-    assert 0 <= result.masks.iou_predictions[0] <= 1
+    assert 0 <= result.masks.predicted_iou[0] <= 1
 
 
 @pytest.mark.parametrize(
