@@ -27,7 +27,7 @@ from edgekd.errors import BackendUnavailable, ModelError
 from edgekd.model_set import read_model_set
 from edgekd.models.architecture import build_detector, read_architecture
 from edgekd.models.tinysam import TinySam
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 NORMS = Path(__file__).parent / "norms.npz"
 """`<stage>/<norm>/mean` and `/var`, float16 (channels,): the inputs of every norm on the training pictures."""

@@ -18,7 +18,7 @@ from edgekd.errors import BackendUnavailable, InputError, ModelError
 from edgekd.models import unfold, weights
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD, PromptDecoder, TinySam, load_tinysam
 from edgekd.models.yolo11n import DetectorGraph, load_detector
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
