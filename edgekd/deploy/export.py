@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -41,6 +41,10 @@ from edgekd.models.yolo11n import DetectorGraph, facts_of
 
 OPSET = 18
 MAX_ABS_DIFFERENCE = 1e-4
+_DTYPES: Mapping[int, Literal["float32", "uint8"]] = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.UINT8: "uint8",
+}
 DETECTOR_PAD = (114.0, 114.0, 114.0)
 """Ultralytics' letterbox grey, in picture values."""
 
@@ -213,7 +217,8 @@ def _specs(values: Any, layouts: Mapping[str, str]) -> tuple[TensorSpec, ...]:
     specs = []
     for value in values:
         shape = tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
-        specs.append(TensorSpec(name=value.name, shape=shape, dtype="float32", layout=layouts[value.name]))
+        dtype = _DTYPES[value.type.tensor_type.elem_type]
+        specs.append(TensorSpec(name=value.name, shape=shape, dtype=dtype, layout=layouts[value.name]))
     return tuple(specs)
 
 

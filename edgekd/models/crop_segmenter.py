@@ -108,8 +108,9 @@ class CropSegmenter(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """(n, S, S, 3) uint8 RGB to mask_logits (n, S, S) and predicted_iou (n,), 0 to 1."""
-        x = (crops.permute(0, 3, 1, 2).float() - PIXEL_MEAN) * (1 / PIXEL_STD)
-        features = [self.stem(x)]
+        # TensorRT takes uint8 only where it becomes float at once; the order of the axes is channels_last already.
+        x = (crops.float() - PIXEL_MEAN) * (1 / PIXEL_STD)
+        features = [self.stem(x.permute(0, 3, 1, 2))]
         for stage in self.stages:
             features.append(stage(features[-1]))
         y = features[3]
