@@ -91,6 +91,7 @@ setup(
             "py.typed",
             "demo.jpg",
             "default_models/*",
+            "default_models_crop/*",
             "models/cards/*",
             "models/norms.npz",
             "data/splits/*",

@@ -9,6 +9,9 @@ from edgekd.model_set import FILE_NAME
 
 _PACKAGE = Path(__file__).parent
 DEFAULT_MODELS = _PACKAGE / "default_models"
+CROP_MODELS = _PACKAGE / "default_models_crop"
+"""The shipped crop segmenter, which goes with the detector of the default models."""
+
 DEMO_PICTURE = _PACKAGE / "demo.jpg"
 
 

@@ -21,6 +21,7 @@ def list_weights() -> None:
     table = Table("name", "kind", "licence", "sha256", "file")
     table.add_row(weights.SHIPPED_DETECTOR, "detector", "AGPL-3.0 (Ultralytics)", "in models.json", "in the package")
     table.add_row(weights.SHIPPED_SEGMENTER, "segmenter", "see the model card", "in models.json", "in the package")
+    table.add_row(weights.SHIPPED_CROP, "segmenter", "Apache-2.0", "in segmenter.json", "in the package")
     for entry in weights.PUBLISHED:
         here = str(entry.file) if entry.file.is_file() else "not fetched"
         table.add_row(entry.name, entry.kind, entry.licence, (entry.sha256 or "unknown")[:12], here)

@@ -22,6 +22,7 @@ from edgekd.package_files import default_models
 
 SHIPPED_DETECTOR = "yolo11n-nwpu"
 SHIPPED_SEGMENTER = "tinysam-nwpu"
+SHIPPED_CROP = "crop-nwpu"
 SHIPPED = {SHIPPED_DETECTOR: ".pt", SHIPPED_SEGMENTER: ".pth"}
 """Names of the shipped models, and how their checkpoints end."""
 
@@ -103,6 +104,8 @@ def resolve(name_or_path: str) -> Path:
         return path
     if path.suffix in (".pt", ".pth"):
         raise InputError(f"{path} does not exist; give the path of a checkpoint or a name of: edgekd weights list")
+    if name_or_path == SHIPPED_CROP:
+        raise InputError(f"{name_or_path} ships as ONNX; give a checkpoint of: edgekd finetune --model crop")
     if name_or_path in SHIPPED:
         stages = read_model_set(default_models()).stages
         key = hashlib.sha256("".join(stage.sha256 for stage in stages.values()).encode()).hexdigest()[:12]

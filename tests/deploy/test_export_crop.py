@@ -15,7 +15,7 @@ from edgekd.deploy.export_crop import export_crop_models, export_segmenter, fold
 from edgekd.errors import InputError, ModelError
 from edgekd.model_set import Source, read_model_set, write_model_set
 from edgekd.models.crop_segmenter import SIZES, CropSegmenter
-from edgekd.shipped import default_models
+from edgekd.package_files import default_models
 from edgekd.train.finetune.crop_teacher import open_teacher
 
 SOURCE = Source(name="random", sha256="0" * 64, licence="none", trained=False)
