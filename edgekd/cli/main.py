@@ -16,6 +16,7 @@ from edgekd.cli.evaluate import evaluate
 from edgekd.cli.export import export
 from edgekd.cli.finetune import finetune
 from edgekd.cli.inspect import doctor, inspect
+from edgekd.cli.label import label
 from edgekd.cli.run import run
 from edgekd.errors import EdgekdError
 
@@ -47,6 +48,7 @@ app.command("build-engine")(build_engine)
 app.command("run")(run)
 app.add_typer(bench.app, name="bench")
 app.command("evaluate")(evaluate)
+app.command("label")(label)
 app.command("inspect")(inspect)
 app.command("doctor")(doctor)
 app.add_typer(weights.app, name="weights")

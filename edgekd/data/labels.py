@@ -87,6 +87,13 @@ class LabelledPicture:
         mask = self.segmentations[index]
         return decode_rle(mask, self.size_px) if isinstance(mask, dict) else draw_mask(self.rings(index), self.size_px)
 
+    def turned_corners(self, index: int) -> Ring:
+        """Return the corners of the smallest turned box around an object: (4, 2); a ring of four corners stays."""
+        rings = self.rings(index)
+        if len(rings) == 1 and len(rings[0]) == 4:
+            return rings[0]
+        return np.asarray(cv2.boxPoints(cv2.minAreaRect(np.concatenate(rings))), np.float32)
+
     def oriented_boxes(self) -> Float32Array:
         """Return the smallest turned box around every object: (n, 5) centre x, y, width, height and radians.
 

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ from edgekd.data.yolo import read_yolo
 from edgekd.errors import DataError
 from edgekd.types import UInt8Array
 
+Form = Literal["box", "outline", "turned"]
 SMALLEST_SIDE_PX = 1.0
 COLOURS = ((66, 133, 244), (52, 168, 83), (234, 67, 53), (251, 188, 5), (171, 71, 188), (0, 172, 193))
 
@@ -47,13 +49,14 @@ class DataReport:
     n_crowds: int = 0
 
 
-def write_dataset(splits: Mapping[str, LabelledSet], output: Path, outlines: bool = False) -> DataReport:
+def write_dataset(splits: Mapping[str, LabelledSet], output: Path, form: Form = "box") -> DataReport:
     """Write an Ultralytics data set, check it as training will, and draw samples of it.
 
     Args:
         splits: `train` and `val`, with the same class names.
         output: a new or empty folder.
-        outlines: write the largest outline of every object (of an oriented set its four corners) instead of its box.
+        form: what a line says of an object: its `box`, its largest `outline` (YOLO-seg), or the four corners of the
+            `turned` box around it (YOLO-obb).
 
     Raises:
         DataError: the folder is not empty, a split is empty, a picture is damaged or two have one name.
@@ -63,7 +66,7 @@ def write_dataset(splits: Mapping[str, LabelledSet], output: Path, outlines: boo
     for split, labels in splits.items():
         if not labels.pictures:
             raise DataError(f"the split {split} would be empty; give more pictures or another share for validation")
-        _write_split(split, labels, output, report, outlines)
+        _write_split(split, labels, output, report, form)
     write_description(output, next(iter(splits.values())).class_names, tuple(splits))
     return finish_dataset(output, report)
 
@@ -97,7 +100,7 @@ def finish_dataset(output: Path, report: DataReport) -> DataReport:
     return report
 
 
-def _write_split(split: str, labels: LabelledSet, output: Path, report: DataReport, outlines: bool) -> None:
+def _write_split(split: str, labels: LabelledSet, output: Path, report: DataReport, form: Form) -> None:
     images, texts = output / "images" / split, output / "labels" / split
     images.mkdir(parents=True)
     texts.mkdir(parents=True)
@@ -110,7 +113,7 @@ def _write_split(split: str, labels: LabelledSet, output: Path, report: DataRepo
         place_picture(picture.path, images / picture.path.name)
         report.n_crowds += int(picture.crowd.sum())
         single = picture.take(~picture.crowd)
-        rows = [_row(single, index, report, outlines) for index in range(len(single))]
+        rows = [_row(single, index, report, form) for index in range(len(single))]
         text = "".join(f"{row}\n" for row in rows if row is not None)
         (texts / f"{picture.path.stem}.txt").write_text(text)
 
@@ -123,7 +126,7 @@ def place_picture(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _row(picture: LabelledPicture, index: int, report: DataReport, outlines: bool) -> str | None:
+def _row(picture: LabelledPicture, index: int, report: DataReport, form: Form) -> str | None:
     limit = np.array(picture.size_px[::-1], np.float64)
     corners = picture.xyxy[index].astype(np.float64).reshape(2, 2)
     inside = corners.clip(0, limit)
@@ -131,9 +134,11 @@ def _row(picture: LabelledPicture, index: int, report: DataReport, outlines: boo
     if (inside[1] - inside[0] < SMALLEST_SIDE_PX).any():
         report.n_dropped += 1
         return None
-    if outlines:
+    if form == "outline":
         largest = max(picture.rings(index), key=lambda ring: abs(cv2.contourArea(ring)))
         values = (largest / limit).clip(0, 1).ravel()
+    elif form == "turned":
+        values = (picture.turned_corners(index) / limit).clip(0, 1).ravel()
     else:
         values = np.concatenate([inside.mean(0) / limit, (inside[1] - inside[0]) / limit])
     return " ".join([str(picture.class_id[index]), *(f"{value:.6f}" for value in values)])

@@ -1,0 +1,64 @@
+"""`edgekd label`: boxes, given or found, become masks, and masks a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekd.errors import InputError
+
+
+def label(
+    bundle: Annotated[Path, typer.Argument(help="bundle written by build-engine")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="new folder of the data set")],
+    sources: Annotated[list[Path] | None, typer.Argument(help="pictures and folders; of --boxes their folder")] = None,
+    boxes: Annotated[Path | None, typer.Option(help="boxes: COCO, YOLO, Pascal VOC, DOTA; default: detected")] = None,
+    part: Annotated[str, typer.Option(help="part of a .yaml that is given as --boxes")] = "train",
+    limit: Annotated[int | None, typer.Option(help="take the first so many pictures", min=1)] = None,
+    accept: Annotated[float, typer.Option(help="score from which a mask is taken, 0 to 1")] = 0.8,
+    drop: Annotated[float, typer.Option(help="score below which a mask is left out, 0 to 1")] = 0.5,
+    confidence: Annotated[float, typer.Option(help="lowest confidence of a detected box")] = 0.25,
+    val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="share of pictures for validation")] = 0.2,
+    seed: Annotated[int, typer.Option(help="of the split")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the report here as well")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: the backend's choice", min=1)] = None,
+) -> None:
+    """Turn boxes into masks and write them as a data set; masks between the two scores are shown in look_at.jpg."""
+    import json
+    from functools import partial
+
+    from rich.progress import track
+
+    from edgekd.cli.console import log, out, write_text
+    from edgekd.data.label import Thresholds, label_pictures, mask_boxes
+    from edgekd.data.masked_set import write_masked
+    from edgekd.data.read import read_labels
+    from edgekd.runtime.chain import Chain, ChainOptions
+    from edgekd.runtime.detect import DetectOptions
+    from edgekd.runtime.sources import expand
+
+    thresholds = Thresholds(accept, drop)
+    show = partial(track, description="masking", console=log)
+    if boxes is not None and len(sources or ()) > 1:
+        raise InputError(
+            f"{len(sources or ())} sources came with --boxes, expected at most one: their pictures' folder"
+        )
+    if boxes is None and not sources:
+        raise InputError("no picture was given, expected pictures or folders, or --boxes LABELS")
+    with Chain.open(bundle, threads) as chain:
+        if boxes is not None:
+            given = read_labels(boxes, sources[0] if sources else None, part, limit)
+            masked = mask_boxes(chain, given, thresholds, show)
+        else:
+            options = ChainOptions(DetectOptions(confidence))
+            masked = label_pictures(chain, expand(sources or [])[:limit], options, thresholds, show)
+    report = write_masked(masked, thresholds, output, val_fraction, seed)
+    if json_file is not None:
+        write_text(json_file, json.dumps(report, indent=1) + "\n")
+    counts = ("accepted", "to_look_at", "dropped", "boxes_outside")
+    out.print(", ".join(f"{report[f'n_{name}']} {name.replace('_', ' ')}" for name in counts))
+    if report["incomplete_pictures"]:
+        log.print(f"{len(report['incomplete_pictures'])} pictures lost an object; complete them or leave them out")
+    out.print(f"{output}: next, look at look_at.jpg; edgekd finetune --data {output / 'annotations.json'}")
