@@ -123,7 +123,7 @@ def _detect_picture(chain: Chain, picture: LabelledPicture, options: ChainOption
         crowd=np.zeros(len(result), np.bool_),
         segmentations=_run_lengths(result.masks),
     )
-    return masked, result.masks.iou_predictions.astype(np.float32), 0
+    return masked, result.masks.predicted_iou.astype(np.float32), 0
 
 
 def _mask_picture(chain: Chain, picture: LabelledPicture) -> Found:
@@ -138,7 +138,7 @@ def _mask_picture(chain: Chain, picture: LabelledPicture) -> Found:
         area_px=np.concatenate([np.zeros(0), *(masks.areas_px() for masks in found)]),
         segmentations=tuple(mask for masks in found for mask in _run_lengths(masks)),
     )
-    estimates = np.concatenate([np.zeros(0, np.float32), *(masks.iou_predictions for masks in found)])
+    estimates = np.concatenate([np.zeros(0, np.float32), *(masks.predicted_iou for masks in found)])
     tight = np.concatenate([np.zeros((0, 4)), *(_tight_boxes(masks) for masks in found)])
     return masked, np.minimum(estimates, _overlaps(clipped[inside], tight)).astype(np.float32), int((~inside).sum())
 
