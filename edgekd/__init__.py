@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from edgekd.runtime.chain import Chain, ChainOptions
     from edgekd.runtime.detect import DetectOptions
-    from edgekd.runtime.output import overlay
+    from edgekd.runtime.results.draw import overlay
     from edgekd.runtime.segment import MaskOptions
     from edgekd.runtime.sources import read_picture
     from edgekd.types import ChainResult, Detections, Masks
@@ -53,7 +53,7 @@ _HOME = {
     "Masks": "edgekd.types",
     "ModelError": "edgekd.errors",
     "TrainingError": "edgekd.errors",
-    "overlay": "edgekd.runtime.output",
+    "overlay": "edgekd.runtime.results.draw",
     "read_picture": "edgekd.runtime.sources",
 }
 

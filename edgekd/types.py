@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,11 @@ UInt8Array = NDArray[np.uint8]
 BoolArray = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+Rows = NDArray[np.intp] | BoolArray | slice
+"""Which objects to keep: their indices, one truth value per object, or a slice."""
+
+
+@dataclass(frozen=True, repr=False)
 class Detections:
     """Boxes found in one picture, most confident first.
 
@@ -49,7 +55,10 @@ class Detections:
     def __len__(self) -> int:
         return len(self.xyxy)
 
-    def __getitem__(self, index: NDArray[np.intp] | BoolArray | slice) -> Detections:
+    def __repr__(self) -> str:
+        return f"Detections({len(self)} boxes)"
+
+    def __getitem__(self, index: Rows) -> Detections:
         return Detections(self.xyxy[index], self.confidence[index], self.class_id[index])
 
     @staticmethod
@@ -59,7 +68,7 @@ class Detections:
         return Detections(boxes, np.ones(len(boxes), np.float32), np.zeros(len(boxes), np.int32))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Masks:
     """One mask a box, each kept as the crop that its box needs.
 
@@ -78,6 +87,15 @@ class Masks:
     def __len__(self) -> int:
         return len(self.crops)
 
+    def __repr__(self) -> str:
+        height, width = self.size_px
+        return f"Masks({len(self)} of {width}x{height} px)"
+
+    def __getitem__(self, index: Rows) -> Masks:
+        rows = np.arange(len(self))[index]
+        crops = tuple(self.crops[row] for row in rows)
+        return Masks(self.size_px, self.windows[rows], crops, self.predicted_iou[rows])
+
     def full(self, index: int) -> BoolArray:
         """Return mask `index` at the size of the picture: (H, W) bool."""
         mask = np.zeros(self.size_px, np.bool_)
@@ -90,7 +108,7 @@ class Masks:
         return np.array([int(crop.sum()) for crop in self.crops], np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ChainResult:
     """What one picture gave.
 
@@ -108,3 +126,42 @@ class ChainResult:
 
     def __len__(self) -> int:
         return len(self.detections)
+
+    def __repr__(self) -> str:
+        """Say how many objects of which classes, the picture's size, and the time."""
+        names = [self.class_names[int(class_id)] for class_id in self.detections.class_id]
+        counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+        height, width = self.masks.size_px
+        time = f", {self.times_ms['total']:.0f} ms" if "total" in self.times_ms else ""
+        return f"ChainResult({len(self)} objects{': ' * bool(counts)}{counts}; {width}x{height} px{time})"
+
+    def __getitem__(self, index: Rows) -> ChainResult:
+        return ChainResult(self.detections[index], self.masks[index], self.class_names, self.times_ms)
+
+    def save(self, path: str | Path, picture: UInt8Array | None = None) -> Path:
+        """Write the result in the form that the suffix of `path` names, in one step.
+
+        Args:
+            path: `.json` (objects with masks as COCO run lengths), `.csv`, `.txt` (YOLO-seg labels), `.png` (label
+                map, 16 bits), or `.jpg` (masks in colour). With `picture`, `.png` and `.jpg` are drawn over it.
+            picture: the one that was run, (H, W, 3) uint8 BGR.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: the suffix is another, the picture has another size, or the file cannot be written.
+        """
+        from edgekd.runtime.results.single import save_result
+
+        return save_result(self, Path(path), picture)
+
+    def to_supervision(self) -> Any:
+        """Return the objects as `supervision.Detections`; masks are (n, H, W) bool, names are in `data["class_name"]`.
+
+        Raises:
+            BackendUnavailable: supervision is not installed.
+        """
+        from edgekd.runtime.results.single import supervision_detections
+
+        return supervision_detections(self)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.groups import DefaultGroup
+from edgekd.cli.values import DefaultGroup
 
-app = typer.Typer(help="Latency of a bundle by stage; compare reports.", cls=DefaultGroup, no_args_is_help=True)
+app = typer.Typer(help="Latency of a bundle by stage; compare reports.", cls=DefaultGroup)
 
 
 @app.command("default")
@@ -24,22 +24,20 @@ def bench(
     confidence: Annotated[float, typer.Option(help="lowest class probability")] = 0.25,
     threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
 ) -> None:
-    """Measure every stage and the whole chain: percentiles, machine, versions, warnings."""
-    from edgekd.bundle import FILE_NAME
-    from edgekd.cli.console import log, out, write_text
-    from edgekd.files import sha256_of
-    from edgekd.measure.latency import BenchOptions, bench_chain
-    from edgekd.measure.report import latency_table, plot_latency
-    from edgekd.package_files import DEMO_PICTURE
-    from edgekd.runtime.chain import Chain, ChainOptions
-    from edgekd.runtime.detect import DetectOptions
-    from edgekd.runtime.sources import expand, read_picture
+    """Measure every stage and the whole chain: percentiles, machine, versions, warnings.
 
-    pictures = [read_picture(path) for path in expand(sources or [DEMO_PICTURE])]
-    options = BenchOptions(warm_up, min_runs, min_seconds, threads)
-    with Chain.open(bundle, threads) as chain, log.status("measuring"):
-        chain_options = ChainOptions(DetectOptions(confidence))
-        report = bench_chain(chain, sha256_of(bundle / FILE_NAME), pictures, options, chain_options)
+    `edgekd bench compare A.json B.json` puts two reports side by side.
+    """
+    from edgekd.cli.console import log, out, write_text
+    from edgekd.measure.latency import BenchOptions, measure_latency
+    from edgekd.measure.report import latency_table, plot_latency
+    from edgekd.runtime.chain import ChainOptions
+    from edgekd.runtime.detect import DetectOptions
+
+    options = BenchOptions(warm_up_runs=warm_up, min_runs=min_runs, min_seconds=min_seconds, n_threads=threads)
+    chain_options = ChainOptions(detect=DetectOptions(confidence=confidence))
+    with log.status("measuring"):
+        report = measure_latency(bundle, sources or (), options, chain_options)
     out.print(latency_table(report))
     for warning in report.warnings:
         log.print(f"warning: {warning}")

@@ -40,7 +40,7 @@ def build_engine(
 ) -> None:
     """Build one engine a stage and write them with a manifest, in one step; exit 3 when a gate does not hold."""
     from edgekd.cli.console import log, out
-    from edgekd.cli.sizes import parse_numbers, parse_size, parse_sm
+    from edgekd.cli.values import parse_numbers, parse_size, parse_sm
     from edgekd.deploy.build import BuildOptions, build_bundle
 
     options = BuildOptions(

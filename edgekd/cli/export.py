@@ -23,7 +23,7 @@ def export(
 ) -> None:
     """Export a detector and a segmenter to ONNX, each compared with PyTorch (at most 1e-4 apart)."""
     from edgekd.cli.console import log, out
-    from edgekd.cli.sizes import parse_size
+    from edgekd.cli.values import parse_size
     from edgekd.environment import has_module
     from edgekd.models import weights
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -19,6 +21,7 @@ from edgekd.cli.inspect import doctor, inspect
 from edgekd.cli.label import label
 from edgekd.cli.run import run
 from edgekd.errors import EdgekdError
+from edgekd.text import shown_lines
 
 app = typer.Typer(
     help="A detector and a promptable segmenter, from training to a small device.",
@@ -61,6 +64,7 @@ app.add_typer(capi.app, name="capi")
 
 def main() -> None:
     """Run the command line; user errors are one sentence on stderr, bugs keep their traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except EdgekdError as error:
@@ -69,8 +73,13 @@ def main() -> None:
         sys.exit(_say("edgekd: interrupted, nothing half-written is left", 130))
 
 
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    """End as an interrupt does, so that what is open is closed and temporary files are removed."""
+    sys.exit(_say("edgekd: terminated, nothing half-written is left", 143))
+
+
 def _say(sentence: str, exit_code: int) -> int:
-    print(sentence, file=sys.stderr)
+    print(shown_lines(sentence), file=sys.stderr)
     return exit_code
 
 

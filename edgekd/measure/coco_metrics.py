@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgekd.data.labels import LabelledPicture
 from edgekd.errors import BackendUnavailable
-from edgekd.runtime.output import mask_rle
+from edgekd.runtime.results.regions import mask_rle
 from edgekd.types import BoolArray, Float32Array, Int32Array, Masks
 
 MEDIUM_FROM_PX, LARGE_FROM_PX = 32**2, 96**2

@@ -8,15 +8,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 import edgekd
+from edgekd.bundle import FILE_NAME
 from edgekd.environment import Machine, describe_machine
 from edgekd.errors import InputError
+from edgekd.files import sha256_of
+from edgekd.package_files import DEMO_PICTURE
 from edgekd.runtime.chain import Chain, ChainOptions
+from edgekd.runtime.engines.openvino import KEPT_SIZES
 from edgekd.runtime.preprocess import place
+from edgekd.runtime.sources import expand, read_picture
 from edgekd.types import Float32Array, UInt8Array
 
 UNSTABLE_CV = 0.025
@@ -72,6 +78,8 @@ class LatencyReport(BaseModel):
     per_box_ms: float | None
     throughput_per_s: float
     warnings: tuple[str, ...]
+    first_runs_ms: tuple[float, ...] = ()
+    """What the first run of each input size took, compilation included; in no other number of the report."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,31 @@ class BenchOptions:
     min_runs: int = 20
     min_seconds: float = 5.0
     n_threads: int | None = None
+
+
+def measure_latency(
+    bundle: str | Path,
+    sources: Sequence[str | Path] = (),
+    options: BenchOptions | None = None,
+    chain_options: ChainOptions | None = None,
+) -> LatencyReport:
+    """Open a bundle and measure it on pictures; each input size is compiled before the clock starts.
+
+    Args:
+        bundle: what `edgekd build-engine` wrote.
+        sources: pictures and folders of pictures; none takes the shipped one.
+        options: how long; the defaults when None.
+        chain_options: thresholds; the defaults when None.
+
+    Raises:
+        InputError: a picture cannot be read.
+        EdgekdError: as for `Chain.open`.
+    """
+    options = options or BenchOptions()
+    pictures = [read_picture(path) for path in expand(sources or (DEMO_PICTURE,))]
+    with Chain.open(bundle, options.n_threads) as chain:
+        sha256 = sha256_of(Path(bundle) / FILE_NAME)
+        return bench_chain(chain, sha256, pictures, options, chain_options or ChainOptions())
 
 
 def bench_chain(
@@ -107,6 +140,7 @@ def bench_chain(
     """
     if not pictures:
         raise InputError("no picture was given to bench, expected at least one; name a picture or folder")
+    first_runs_ms = [chain.warm_up(size_px) for size_px in _sizes_to_compile(chain, pictures)]
     for index in range(options.warm_up_runs):
         chain(pictures[index % len(pictures)], chain_options)
     samples: dict[str, list[float]] = {}
@@ -146,7 +180,8 @@ def bench_chain(
         engines={name: {part: distribution(ms) for part, ms in parts.items()} for name, parts in engines.items()},
         per_box_ms=_per_box_ms(chain, pictures[0]),
         throughput_per_s=runs / elapsed_s,
-        warnings=_warnings(stages, n_boxes, runs),
+        warnings=_warnings(stages, n_boxes, runs) + _size_warnings(chain, first_runs_ms),
+        first_runs_ms=tuple(first_runs_ms),
     )
 
 
@@ -197,6 +232,24 @@ def _input_px(chain: Chain, pictures: Sequence[UInt8Array]) -> dict[str, tuple[t
     }
 
 
+def _sizes_to_compile(chain: Chain, pictures: Sequence[UInt8Array]) -> list[tuple[int, int]]:
+    """One picture size (height, width) for each combination of input sizes that the pictures lead to."""
+    specs = chain.manifest.pipeline.picture_inputs().values()
+    sizes = {picture.shape[:2] for picture in pictures}
+    return list({tuple(place(size, spec).input_px for spec in specs): size for size in sorted(sizes)}.values())
+
+
+def _size_warnings(chain: Chain, first_runs_ms: Sequence[float]) -> tuple[str, ...]:
+    """Say what compilation costs where pictures of several sizes make a network compile several times."""
+    n = len(first_runs_ms)
+    if n < 2 or chain.manifest.backend != "openvino":
+        return ()
+    sizes = f"the pictures come in {n} input sizes, each compiled at its first picture ({sum(first_runs_ms):.0f} ms)"
+    if n > KEPT_SIZES:
+        return (f"{sizes}; only {KEPT_SIZES} stay compiled, so compilations are in the times: build with square",)
+    return (f"{sizes}; that is not in the times, and a bundle built with square has one size",)
+
+
 def _warnings(stages: Mapping[str, Distribution], n_boxes: Sequence[int], runs: int) -> tuple[str, ...]:
     found = []
     total = stages["total"]
@@ -206,7 +259,7 @@ def _warnings(stages: Mapping[str, Distribution], n_boxes: Sequence[int], runs: 
             "stop other work and lock the clocks for stable numbers"
         )
     if runs < 100:
-        found.append(f"p99 rests on {runs} runs; raise --min-runs to 100 or more to trust it")
+        found.append(f"p99 rests on {runs} runs; raise min_runs to 100 or more to trust it")
     if not any(n_boxes):
-        found.append("no box was found, so the segmenter never ran; lower --confidence or give other pictures")
+        found.append("no box was found, so the segmenter never ran; lower confidence or give other pictures")
     return tuple(found)

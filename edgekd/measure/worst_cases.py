@@ -11,7 +11,7 @@ from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.data.pixels import read_pixels
 from edgekd.measure.accuracy import PictureScore
 from edgekd.runtime.chain import Chain
-from edgekd.runtime.output import overlay
+from edgekd.runtime.results.draw import overlay
 from edgekd.types import UInt8Array
 
 TILE_PX = 480

@@ -25,7 +25,7 @@ from edgekd.runtime.segmenters import Segmenter, open_segmenter
 from edgekd.runtime.segmenters.sam import SamSegmenter
 from edgekd.runtime.stopwatch import Stopwatch
 from edgekd.runtime.target import check_machine
-from edgekd.types import ChainResult, Detections, Float32Array, Masks, UInt8Array
+from edgekd.types import ChainResult, Detections, Float32Array, Int32Array, Masks, UInt8Array
 
 MAX_GIVEN_BOXES = 4096
 """As many as the C library takes in one run."""
@@ -33,10 +33,11 @@ MAX_GIVEN_BOXES = 4096
 
 @dataclass(frozen=True)
 class ChainOptions:
-    """What the chain keeps; see the two parts."""
+    """What the chain keeps; see the two parts. Without `masks` the detector runs alone and every mask is empty."""
 
     detect: DetectOptions = field(default_factory=DetectOptions)
     mask: MaskOptions = field(default_factory=MaskOptions)
+    masks: bool = True
 
 
 class Chain:
@@ -94,7 +95,11 @@ class Chain:
         self.close()
 
     def __call__(
-        self, picture: UInt8Array, options: ChainOptions | None = None, boxes: Float32Array | None = None
+        self,
+        picture: UInt8Array,
+        options: ChainOptions | None = None,
+        boxes: Float32Array | None = None,
+        class_id: Int32Array | None = None,
     ) -> ChainResult:
         """Find objects and their masks.
 
@@ -103,17 +108,26 @@ class Chain:
             options: thresholds; the defaults when None.
             boxes: (n, 4) xyxy in picture pixels to segment instead of the detector's, at most 4,096; they are clipped
                 to the picture, as the detector's are, and each must overlap it.
+            class_id: (n,) the class of each of `boxes`, an index into the bundle's class names; None is class 0.
 
         Raises:
-            InputError: the picture or the boxes have another form, the bundle's kind takes no boxes, or the chain is
-                closed or at work in another thread.
+            InputError: the picture, the boxes or their classes have another form, the bundle's kind takes no boxes, or
+                the chain is closed or at work in another thread.
         """
         check_picture(picture)
         options = options or ChainOptions()
         with self._alone():
             watch = Stopwatch()
-            found = self._given(boxes, picture) if boxes is not None else self._detect(picture, options.detect, watch)
-            masks = self._segment(picture, found, options.mask, watch)
+            if boxes is not None:
+                found = self._given(boxes, class_id, picture)
+            elif class_id is not None:
+                raise InputError("class_id was given without boxes, expected both, or neither")
+            else:
+                found = self._detect(picture, options.detect, watch)
+            if options.masks:
+                masks = self._segment(picture, found, options.mask, watch)
+            else:
+                masks = empty_masks(picture.shape[:2], len(found.detections))
             return ChainResult(found.detections, masks, self.manifest.pipeline.class_names, watch.stop())
 
     def detect(self, picture: UInt8Array, options: DetectOptions | None = None) -> Detections:
@@ -121,6 +135,23 @@ class Chain:
         check_picture(picture)
         with self._alone():
             return self._detect(picture, options or DetectOptions(), Stopwatch()).detections
+
+    def warm_up(self, *sizes_px: tuple[int, int]) -> float:
+        """Run every network once on a grey picture of each size, so that the first picture finds them compiled.
+
+        Args:
+            sizes_px: (height, width) of pictures to come; without one, a picture that fills the detector's input.
+
+        Returns:
+            Milliseconds that it took.
+        """
+        spec, watch = self.manifest.pipeline.detector_input, Stopwatch()
+        for height, width in sizes_px or ((spec.height_px, spec.width_px),):
+            picture = np.full((height, width, 3), 114, np.uint8)
+            self.detect(picture)
+            if self._segmenter.takes_boxes:
+                self(picture, boxes=np.array([[width / 4, height / 4, width * 3 / 4, height * 3 / 4]], np.float32))
+        return watch.stop()["total"]
 
     def embed(self, picture: UInt8Array) -> Float32Array:
         """Return the image embeddings (1, 256, h, w) float32 of a picture, in memory of their own.
@@ -155,13 +186,22 @@ class Chain:
         if not self._engines:
             raise InputError("the chain is closed, expected an open one; open the bundle again with edgekd.load")
 
-    def _given(self, boxes: Float32Array, picture: UInt8Array) -> Found:
+    def _given(self, boxes: Float32Array, class_id: Int32Array | None, picture: UInt8Array) -> Found:
         if not self._segmenter.takes_boxes:
             raise InputError(
                 f"boxes were given to a bundle of the kind {self.manifest.kind}, which masks only its own detector's; "
                 "expected no boxes, or a bundle of the kind sam or crop"
             )
-        return Found(Detections.from_boxes(clipped_boxes(boxes, picture.shape[:2])))
+        detections = Detections.from_boxes(clipped_boxes(boxes, picture.shape[:2]))
+        if class_id is None:
+            return Found(detections)
+        ids, n_classes = np.asarray(class_id), len(self.manifest.pipeline.class_names)
+        if ids.shape != (len(detections),) or ids.dtype.kind not in "iu" or ((ids < 0) | (ids >= n_classes)).any():
+            raise InputError(
+                f"class_id has shape {ids.shape} and dtype {ids.dtype}, expected one whole number per box, "
+                f"from 0 to {n_classes - 1}"
+            )
+        return Found(replace(detections, class_id=ids.astype(np.int32)))
 
     def _detect(self, picture: UInt8Array, options: DetectOptions, watch: Stopwatch) -> Found:
         pipeline = self.manifest.pipeline

@@ -33,12 +33,15 @@ class DetectOptions:
         max_boxes: at most this many a picture, the most confident.
         multi_label: an anchor may give one box for every class above `confidence`, as average precision is measured;
             otherwise only its best class counts.
+        class_confidence: (n_classes) lowest probability of each class, instead of `confidence`; 1 leaves a class out.
+            Empty: `confidence` for all.
     """
 
     confidence: float = 0.25
     iou: float = 0.7
     max_boxes: int = 300
     multi_label: bool = False
+    class_confidence: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -47,13 +50,13 @@ class DetectOptions:
             InputError: a value is out of its range.
         """
         if not 0 < self.confidence < 1:
-            raise InputError(
-                f"confidence is {self.confidence}, expected a number between 0 and 1; try --confidence 0.25"
-            )
+            raise InputError(f"confidence is {self.confidence}, expected a number between 0 and 1; try 0.25")
         if not 0 <= self.iou <= 1:
-            raise InputError(f"iou is {self.iou}, expected a number from 0 to 1; try --iou 0.7")
+            raise InputError(f"iou is {self.iou}, expected a number from 0 to 1; try 0.7")
         if self.max_boxes < 1:
-            raise InputError(f"max_boxes is {self.max_boxes}, expected at least 1; try --max-boxes 300")
+            raise InputError(f"max_boxes is {self.max_boxes}, expected at least 1; try 300")
+        if not all(0 < value <= 1 for value in self.class_confidence):
+            raise InputError(f"class_confidence is {self.class_confidence}, expected numbers above 0 and up to 1")
 
 
 @dataclass(frozen=True)
@@ -120,15 +123,17 @@ def decode(
     Returns:
         The boxes, and the anchor that gave each of them.
     """
-    threshold = math.log(options.confidence / (1 - options.confidence))
+    limits = _logit_limits(options, len(class_logits))
     if options.multi_label:
-        class_id, index = np.nonzero(class_logits > threshold)
+        class_id, index = np.nonzero(class_logits > limits[:, None])
         logit = class_logits[class_id, index]
     else:
         logit = class_logits.max(0)
-        index = np.nonzero(logit > threshold)[0]
-        logit = logit[index]
+        index = np.nonzero(logit > limits.min())[0]
         class_id = class_logits[:, index].argmax(0)
+        above = logit[index] > limits[class_id]
+        index, class_id = index[above], class_id[above]
+        logit = logit[index]
     order = np.argsort(-logit, kind="stable")[:MAX_CANDIDATES]
     index, logit, class_id = index[order], logit[order], class_id[order]
     centres, strides = anchors(*input_px, head.strides_px)
@@ -138,6 +143,14 @@ def decode(
     confidence = 1 / (1 + np.exp(-logit.astype(np.float32)))
     found = Detections(xyxy.astype(np.float32), confidence.astype(np.float32), class_id.astype(np.int32))
     return found, index
+
+
+def _logit_limits(options: DetectOptions, n_classes: int) -> NDArray[np.float64]:
+    """The lowest logit of each class, infinite for a class that is left out."""
+    lowest = options.class_confidence or (options.confidence,) * n_classes
+    if len(lowest) != n_classes:
+        raise InputError(f"class_confidence has {len(lowest)} numbers, expected one per class, {n_classes}")
+    return np.array([math.inf if value == 1 else math.log(value / (1 - value)) for value in lowest])
 
 
 def suppress(found: Detections, options: DetectOptions, end2end: bool) -> NDArray[np.intp]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import BackendUnavailable, InputError
-from edgekd.runtime.output import overlay
+from edgekd.runtime.results.draw import overlay
 from edgekd.runtime.windows import Georeference, Windows
 from edgekd.types import ChainResult, Detections, Masks, UInt8Array
 
@@ -68,7 +68,7 @@ def write_label_raster(path: Path, result: ChainResult, place: Georeference | No
 
 
 def label_strips(result: ChainResult, rows: int) -> Any:
-    """Yield (top, labels (at most `rows`, W)) from above to below; together they are `output.label_map`."""
+    """Yield (top, labels (at most `rows`, W)) from above to below; together they are `label_map`."""
     height, width = result.masks.size_px
     windows = result.masks.windows
     dtype = np.uint16 if len(result) < np.iinfo(np.uint16).max else np.uint32

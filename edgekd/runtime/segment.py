@@ -151,9 +151,9 @@ def masks_on_lattices(
     return Masks(picture_px, windows, crops, iou)
 
 
-def empty_masks(picture_px: tuple[int, int]) -> Masks:
-    """Return the masks of a picture without boxes."""
-    return Masks(picture_px, np.zeros((0, 4), np.int32), (), np.zeros(0, np.float32))
+def empty_masks(picture_px: tuple[int, int], n: int = 0) -> Masks:
+    """Return n masks without a pixel, for a picture of (height, width)."""
+    return Masks(picture_px, np.zeros((n, 4), np.int32), (np.zeros((0, 0), np.bool_),) * n, np.zeros(n, np.float32))
 
 
 def _positive_window(logits: Float32Array, lattice: Lattice, threshold: float) -> Int32Array:

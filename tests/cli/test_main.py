@@ -32,6 +32,11 @@ def test_help_loads_nothing_heavy() -> None:
     assert "build-engine" in done.stdout
 
 
+def test_bench_shows_its_options() -> None:
+    for arguments in (("bench", "--help"), ("bench",)):
+        assert "--min-runs" in edgekd(*arguments).stdout
+
+
 def test_user_errors_are_one_sentence_and_exit_1(tmp_path: Path, shipped_bundle: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0cut")
@@ -71,7 +76,15 @@ def test_run_writes_everything_it_promises(tmp_path: Path, shipped_bundle: Path,
     labels = cv2.imread(str(tmp_path / "out" / "a_masks.png"), cv2.IMREAD_UNCHANGED)
     picture = json.loads((tmp_path / "r.json").read_text())["pictures"][0]
     assert labels.dtype == np.uint16 and labels.max() <= len(picture["objects"])
-    assert set(picture["objects"][0]) == {"class_name", "class_id", "confidence", "xyxy", "iou", "mask"}
+    assert set(picture["objects"][0]) == {
+        "class_name",
+        "class_id",
+        "confidence",
+        "xyxy",
+        "area_px",
+        "predicted_iou",
+        "mask",
+    }
 
 
 def test_one_broken_picture_does_not_cost_the_others(tmp_path: Path, shipped_bundle: Path, scene: np.ndarray) -> None:
@@ -80,9 +93,29 @@ def test_one_broken_picture_does_not_cost_the_others(tmp_path: Path, shipped_bun
     cv2.imwrite(str(tmp_path / "c.png"), scene[:320])
     done = edgekd("run", shipped_bundle, tmp_path, "-o", tmp_path / "out")
     assert done.returncode == 1
-    assert "1 of 3 sources" in done.stderr
+    assert "1 of the sources" in done.stderr
     names = [picture["name"] for picture in json.loads((tmp_path / "out" / "results.json").read_text())["pictures"]]
     assert names == ["a", "c"]
+
+
+def test_a_terminated_run_keeps_its_results(tmp_path: Path, shipped_bundle: Path, scene: np.ndarray) -> None:
+    (tmp_path / "in").mkdir()
+    for index in range(40):
+        cv2.imwrite(str(tmp_path / "in" / f"{index:02}.png"), scene[:320, :480])
+    command = [sys.executable, "-m", "edgekd.cli.main", "run", str(shipped_bundle), str(tmp_path / "in")]
+    running = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "out"), "--no-overlays"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    running.stdout.readline()
+    running.terminate()
+    _, said = running.communicate()
+    assert running.returncode == 143 and "terminated" in said and "Traceback" not in said
+    content = json.loads((tmp_path / "out/results.json").read_text())
+    assert 1 <= len(content["pictures"]) < 40 and content["complete"] is False
 
 
 def test_bench_reports_and_compares(tmp_path: Path, shipped_bundle: Path) -> None:

@@ -12,7 +12,7 @@ from perfect_chain import PerfectChain, draw
 from typer.testing import CliRunner, Result
 
 from edgekd.cli.main import app
-from edgekd.cli.mosaic import TileChoice
+from edgekd.cli.values import parse_large
 from edgekd.errors import InputError
 from edgekd.runtime.chain import Chain
 
@@ -48,7 +48,7 @@ def test_a_large_picture_is_tiled_and_everything_is_written(tmp_path: Path, mosa
     words = "town.tif is 700x500 px, 5.5 times the detector's input of 128x128: run as 35 tiles of 128 px"
     assert words in done.stderr
     assert sorted(path.name for path in out.iterdir()) == [
-        "results.json", "town.geojson", "town_masks.tif", "town_overlay.jpg",
+        "results.json", "results.jsonl", "town.geojson", "town_masks.tif", "town_overlay.jpg",
     ]  # fmt: skip
     [entry] = json.loads((out / "results.json").read_text())["pictures"]
     off = run("b", mosaic, "-o", tmp_path / "off", "--tile", "off")
@@ -80,10 +80,10 @@ def test_a_broken_window_costs_its_tiles_only(tmp_path: Path, mosaic: Path) -> N
 
 
 def test_an_interrupted_mosaic_goes_on(tmp_path: Path, mosaic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgekd.cli import mosaic as cli_mosaic
+    from edgekd.cli.console import TileBar
 
     first = run("b", mosaic, "-o", tmp_path / "whole")
-    show = cli_mosaic._Progress.show
+    show = TileBar.show
 
     def interrupted(self: object, tile: object) -> None:
         show(self, tile)  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def test_an_interrupted_mosaic_goes_on(tmp_path: Path, mosaic: Path, monkeypatch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli_mosaic._Progress, "show", interrupted)
+        patch.setattr(TileBar, "show", interrupted)
         run("b", mosaic, "-o", tmp_path / "out")
     assert (tmp_path / "out" / "town.tiles.jsonl").is_file()
     done = run("b", mosaic, "-o", tmp_path / "out")
@@ -106,7 +106,7 @@ def test_pictures_without_a_place_and_chosen_bands(tmp_path: Path) -> None:
     assert done.exit_code == 0 and (tmp_path / "out/flat_masks.png").is_file()
     refused = run("b", tmp_path / "flat.png", "-o", tmp_path / "out", "--geojson")
     assert refused.exit_code == 1 and "has no georeference" in str(refused.exception)
-    refused = run("b", tmp_path / "flat.png", "--bands", "4,3,2")
+    refused = run("b", tmp_path / "flat.png", "-o", tmp_path / "bands", "--bands", "4,3,2")
     assert refused.exit_code == 1 and "is not a raster with bands" in str(refused.exception)
 
 
@@ -121,4 +121,4 @@ def test_pictures_without_a_place_and_chosen_bands(tmp_path: Path) -> None:
 )
 def test_wrong_words_are_one_sentence(choice: dict[str, str], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        TileChoice(**choice).band_options()  # type: ignore[arg-type]
+        parse_large(**{"tile": "auto", "object_px": None, "bands": "", "stretch": ""} | choice)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from perfect_chain import PerfectChain, draw
 from edgekd.errors import InputError
 from edgekd.runtime import mosaic_files
 from edgekd.runtime.mosaic_files import label_strips, preview, shrink, write_label_raster
-from edgekd.runtime.output import label_map
+from edgekd.runtime.results.formats import label_map
 from edgekd.runtime.windows import ArrayWindows, Georeference
 from edgekd.types import ChainResult
 

@@ -1,0 +1,1 @@
+"""What a chain found goes out: drawn, as regions, and as files of many formats in one folder."""

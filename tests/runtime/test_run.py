@@ -1,0 +1,101 @@
+"""Many pictures into one folder: in order, several at a time, filtered; a stop or a broken picture costs nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from perfect_chain import PerfectChain, draw
+
+from edgekd.errors import InputError
+from edgekd.runtime.results.writer import ResultOptions
+from edgekd.runtime.run import RunOptions, detect_options, run_pictures
+
+PLAIN = ResultOptions(overlays=False, masks=False)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for folder, names in (("a", ("x", "y", "z")), ("b", ("x",))):
+        (tmp_path / folder).mkdir()
+        for index, name in enumerate(names):
+            cv2.imwrite(str(tmp_path / folder / f"{name}.png"), draw((120, 128), 3 + index)[0])
+    return tmp_path
+
+
+def pictures_of(folder: Path) -> list[dict[str, object]]:
+    content = json.loads((folder / "results.json").read_text())
+    return [{key: entry[key] for key in ("name", "objects")} for entry in content["pictures"]]
+
+
+def test_several_jobs_give_what_one_gives(pictures: Path) -> None:
+    sources = [pictures / "a", pictures / "b"]
+    one = list(run_pictures(PerfectChain(), sources, pictures / "one", results=PLAIN))
+    two = list(run_pictures(PerfectChain(), sources, pictures / "two", RunOptions(jobs=3), PLAIN))
+    assert [report.name for report in one] == [report.name for report in two] == ["a_x_png", "y", "z", "b_x_png"]
+    assert pictures_of(pictures / "one") == pictures_of(pictures / "two")
+
+
+def test_a_stopped_run_goes_on(pictures: Path) -> None:
+    reports = run_pictures(PerfectChain(), [pictures / "a"], pictures / "out", results=PLAIN)
+    next(reports)
+    reports.close()
+    assert len(pictures_of(pictures / "out")) == 1
+    states = [
+        report.state for report in run_pictures(PerfectChain(), [pictures / "a"], pictures / "out", results=PLAIN)
+    ]
+    assert states == ["kept", "run", "run"]
+    assert [entry["name"] for entry in pictures_of(pictures / "out")] == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_broken_picture_is_reported_and_the_others_are_kept(pictures: Path, jobs: int) -> None:
+    (pictures / "a/y.png").write_bytes(b"broken")
+    reports = list(run_pictures(PerfectChain(), [pictures / "a"], pictures / "out", RunOptions(jobs=jobs), PLAIN))
+    assert [report.state for report in reports] == ["run", "failed", "run"]
+    assert "y.png is not a picture" in reports[1].reason
+    with pytest.raises(InputError, match="y.png is not a picture"):
+        list(run_pictures(PerfectChain(), [pictures / "a/y.png"], pictures / "alone", results=PLAIN))
+
+
+def test_small_objects_are_left_out(pictures: Path) -> None:
+    list(run_pictures(PerfectChain(), [pictures / "a/z.png"], pictures / "all", results=PLAIN))
+    (entry,) = pictures_of(pictures / "all")
+    areas = sorted(found["area_px"] for found in entry["objects"])  # type: ignore[attr-defined]
+    limit = areas[len(areas) // 2]
+    list(run_pictures(PerfectChain(), [pictures / "a/z.png"], pictures / "some", RunOptions(min_area_px=limit), PLAIN))
+    (entry,) = pictures_of(pictures / "some")
+    kept = [found["area_px"] for found in entry["objects"]]  # type: ignore[attr-defined]
+    assert sorted(kept) == [area for area in areas if area >= limit]
+
+
+def test_wishes_per_class_become_limits() -> None:
+    options = RunOptions(classes=("ship", "tank"), class_confidence={"ship": 0.5})
+    assert detect_options(options, ("tank", "plane", "ship")).class_confidence == (0.25, 1.0, 0.5)
+    with pytest.raises(InputError, match="no class 'boat', it knows tank"):
+        detect_options(RunOptions(classes=("boat",)), ("tank",))
+
+
+@pytest.mark.parametrize("values", [{"min_area_px": -1}, {"jobs": 0}, {"class_confidence": {"ship": 1.5}}])
+def test_options_out_of_range_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(values))}.* is "):
+        RunOptions(**values)  # type: ignore[arg-type]
+
+
+def test_classes_are_left_out_by_the_detector(shipped_bundle: Path, scene: np.ndarray) -> None:
+    from edgekd.runtime.chain import Chain, ChainOptions
+
+    with Chain.open(shipped_bundle) as chain:
+        names = chain.manifest.pipeline.class_names
+        wanted = detect_options(RunOptions(classes=("airplane",)), names)
+        result = chain(scene, ChainOptions(wanted, masks=False))
+        assert {names[class_id] for class_id in result.detections.class_id} == {"airplane"}
+        assert not result.masks.areas_px().any()
+        given = chain(scene, boxes=result.detections.xyxy[:1], class_id=np.array([3]))
+        assert given.detections.class_id.tolist() == [3]
+        with pytest.raises(InputError, match="class_id has shape"):
+            chain(scene, boxes=result.detections.xyxy[:1], class_id=np.array([len(names)]))
+        assert chain.warm_up((320, 480)) > 0
