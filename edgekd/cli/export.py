@@ -79,7 +79,7 @@ def _is_crop(segmenter: str) -> bool:
 def _export_crop(output: Path, detector: str, segmenter: str, size: str | None, licence: str, half: bool) -> None:
     """The detector of a model set, by default the shipped one, and a crop segmenter: a set of the kind crop."""
     from edgekd.cli.console import out
-    from edgekd.cli.sizes import parse_size
+    from edgekd.cli.values import parse_size
     from edgekd.models import weights
     from edgekd.models.crop_set import copy_shipped_crop
     from edgekd.package_files import default_models

@@ -18,7 +18,7 @@ from edgekd.data.labels import LabelledPicture, LabelledSet, Segmentation
 from edgekd.data.pixels import read_pixels
 from edgekd.errors import DataError, InputError
 from edgekd.runtime.chain import MAX_GIVEN_BOXES, Chain, ChainOptions
-from edgekd.runtime.output import mask_rle
+from edgekd.runtime.results.regions import mask_rle
 from edgekd.runtime.sources import read_picture
 from edgekd.types import Masks, UInt8Array
 
