@@ -63,6 +63,18 @@ def test_ciou_agrees_with_torchvision():
     torch.testing.assert_close(1 - ciou(boxes, targets), complete_box_iou_loss(boxes, targets), rtol=1e-4, atol=1e-4)
 
 
+def test_ciou_has_the_gradient_of_torchvision():
+    """The weight of the aspect term carries no gradient."""
+    boxes = torch.tensor([[0.0, 1.0, 4.0, 3.0], [0.0, 0.0, 5.0, 2.0]])
+    targets = torch.tensor([[1.0, 0.0, 3.0, 4.0], [1.0, 1.0, 3.0, 6.0]])
+    gradients = []
+    for loss in (lambda a, b: 1 - ciou(a, b), complete_box_iou_loss):
+        given = boxes.clone().requires_grad_()
+        loss(given, targets).sum().backward()
+        gradients.append(given.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-4)
+
+
 def test_no_box_costs_nothing_and_keeps_the_graph():
     boxes = torch.zeros(0, 4, requires_grad=True)
     loss = box_loss(boxes, torch.zeros(0, 4))

@@ -107,6 +107,22 @@ def test_fourier_split_keeps_the_energy():
     assert explicit_fft_loss([constant], [0 * constant], 0.0, 1.0).item() == pytest.approx(0.0, abs=1e-12)
 
 
+def test_fourier_split_lies_at_a_quarter_of_a_cycle_per_cell():
+    """A wave of four cells is low, the last one that is; a wave of three is high."""
+    x = torch.arange(12.0)
+    for period, is_low in ((4, True), (3, False), (12, True)):
+        wave = torch.cos(2 * torch.pi * x / period).expand(1, 1, 12, 12)
+        low = explicit_fft_loss([wave], [0 * wave], 1.0, 0.0).item()
+        assert low == pytest.approx(0.5 if is_low else 0.0, abs=1e-6), period
+
+
+def test_high_frequencies_are_resampled_bilinearly():
+    maps = torch.zeros(1, 1, 4, 4)
+    maps[0, 0, :2, 0] = 2.0  # the only block with detail: (3 2 - 0 - 2 - 0) / 2 = 2
+    rows = torch.tensor([1.0, 0.75, 0.25, 0.0])  # bilinear weights of the first of two cells
+    torch.testing.assert_close(high_frequency(maps)[0, 0], 2.0 * rows[:, None] * rows[None, :])
+
+
 def test_high_frequency_of_two_by_two():
     maps = torch.tensor([[[[4.0, 1.0], [2.0, 3.0]]]])  # (3a - b - c - d) / 2
     torch.testing.assert_close(high_frequency(maps), torch.full((1, 1, 2, 2), 3.0))
@@ -128,6 +144,21 @@ def test_dense_implicit_loss_by_hand():
     value = dense_implicit_loss(student, teacher, student_box, teacher_box).item()
     assert value == pytest.approx(0.5 * np.log(2.0) + 0.5, rel=1e-5)  # GIoU 1/2
     assert dense_implicit_loss(teacher, teacher, student_box, student_box).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_boxes_count_as_much_as_the_teacher_is_sure():
+    logits = torch.tensor([[40.0], [-40.0]])  # sure of the first anchor, sure that the second is nothing
+    box, other = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 4.0]])
+    second = dense_implicit_loss(logits, logits, torch.cat((box, box)), torch.cat((box, other))).item()
+    first = dense_implicit_loss(logits, logits, torch.cat((box, box)), torch.cat((other, box))).item()
+    assert second == pytest.approx(0.0, abs=1e-6) and first == pytest.approx(0.5, abs=1e-6)
+
+
+def test_region_classes_by_hand():
+    student, teacher = torch.zeros(2, 2), torch.tensor([[3 * np.log(3.0), 0.0], [0.0, 0.0]], dtype=torch.float32)
+    value = region_implicit_loss(student, teacher, torch.zeros(2, 1, 4), torch.zeros(2, 1, 4), background=1).item()
+    divergence = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)  # at T = 3: 3/4 1/4 against 1/2 1/2
+    assert value == pytest.approx(0.5 * 9 * divergence / 2, rel=1e-5)
 
 
 def test_angles_are_equal_after_half_a_turn():

@@ -131,6 +131,21 @@ def test_code_in_a_weight_file_is_not_run(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_vit_is_read_three_quarters_deep(monkeypatch):
+    from types import SimpleNamespace
+
+    from edgekd.models import teachers
+
+    read = []
+    monkeypatch.setattr(teachers, "load_vit", lambda path: (nn.Identity(), SimpleNamespace(depth=12, width=8)))
+    monkeypatch.setattr(
+        teachers, "patch_features", lambda n, s, images, block, side: read.append(block) or torch.zeros(1, 8, 1, 1)
+    )
+    teachers.vit_teacher("a.safetensors", 2).maps(torch.rand(1, 3, 14, 14))
+    teachers.vit_teacher("a.safetensors", 2, block=5).maps(torch.rand(1, 3, 14, 14))
+    assert read == [9, 5]
+
+
 def test_block_must_exist(facebook_file):
     with pytest.raises(ModelError, match="blocks 1 to 2"):
         vit_teacher(facebook_file, 1, block=3)

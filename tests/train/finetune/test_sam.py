@@ -19,7 +19,7 @@ from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.crops import draw_crops
 from edgekd.train.finetune.freeze import apply_policy, set_modes
 from edgekd.train.finetune.job import FinetuneJob, parse_stages, run_job
-from edgekd.train.finetune.loop import FinetuneConfig, finetune, learning_rate_at
+from edgekd.train.finetune.loop import FinetuneConfig, build_optimizer, finetune, learning_rate_at
 from edgekd.train.finetune.prompts import PROMPT_KINDS, PromptBatch, PromptKind
 from edgekd.train.finetune.quality import Retention, check_retention, compare
 from edgekd.train.finetune.teacher import SamTeacher, TinySamTeacher, distillation_loss, load_teacher
@@ -145,6 +145,21 @@ def test_retention_compares_and_gates() -> None:
     check_retention({"box": found}, stage=1, keep=0.75, state=Path("r.pt"))
     with pytest.raises(GateFailed, match="'box' keeps 75.0 %.*the weights are in r.pt"):
         check_retention({"box": found, "point": Retention(1.0, 0.5, 0.9, 1)}, 1, 0.95, Path("r.pt"))
+
+
+def test_deeper_layers_learn_slower(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
+    for parameter in task.model.parameters():
+        parameter.requires_grad_(True)
+    optimizer = build_optimizer(task, FinetuneConfig(layer_decay=0.5, weight_decay=0.1))
+    scale = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    of = dict(task.model.named_parameters())
+    assert scale[id(of["mask_decoder.iou_token.weight"])] == 1.0 and decay[id(of["mask_decoder.iou_token.weight"])] == 0
+    for stage in (1, 2, 3):
+        name = f"image_encoder.backbone.stages_{stage}.blocks.0.attn.qkv.weight"
+        assert scale[id(of[name])] == 0.5 ** (4 - stage) and decay[id(of[name])] == 0.1
+    assert scale[id(of["image_encoder.backbone.patch_embed.conv1.conv.weight"])] == 0.5**5
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:

@@ -1,5 +1,6 @@
 """SAM3, tiny: three stages, resume, retention and the vision path, with the code that the full size runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 
 from edgekd.losses.sam3 import ConceptTruth, match, sam3_loss
 from edgekd.models.spectral_adapter import fold_adapters
+from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD
 from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.freeze import apply_policy, set_modes
 from edgekd.train.finetune.loop import FinetuneConfig, finetune
@@ -109,6 +111,47 @@ def test_the_vision_path_exports_without_a_wavelet(tmp_path: Path) -> None:
     found = onnxruntime.InferenceSession(path).run(None, {"pixel_values": pixels.numpy()})
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b.numpy(), atol=1e-4)
+
+
+def test_the_weights_of_the_losses_are_the_published_ones() -> None:
+    mask = torch.zeros(1, 4, 4)
+    mask[0, :2] = 1
+    truth = ConceptTruth(mask, torch.tensor([[0.0, 0.0, 1.0, 0.5]]))
+    logits, semantic, presence = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), torch.zeros(1, 1)
+    found = sam3_loss(logits, torch.tensor([[[0.0, 0.0, 1.0, 0.5]]]), semantic, presence, [truth])
+    log_two, dice = np.log(2.0), 1 - (2 * 4 + 1) / (8 + 8 + 1)  # every probability is 1/2
+    assert float(found["mask"]) == pytest.approx(200 * 0.25 * log_two + 10 * dice, rel=1e-5)
+    assert float(found["semantic"]) == pytest.approx(20 * log_two + 30 * dice, rel=1e-5)
+    assert float(found["presence"]) == pytest.approx(log_two, rel=1e-5)
+
+
+def test_pictures_reach_sam3_in_its_own_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TinySAM's normalisation is undone: black is -1 and white 1."""
+    task, seen = make_sam3_task(tmp_path), []
+    monkeypatch.setattr(task, "model", Recorder(seen))
+    ends = np.stack([(np.full(3, value, np.float32) - PIXEL_MEAN) / PIXEL_STD for value in (0, 255)])
+    task._forward(ends[:, :, None, None].astype(np.float32), ["disc", "square"], None)
+    torch.testing.assert_close(seen[0].flatten(1), torch.tensor([[-1.0] * 3, [1.0] * 3]), atol=1e-5, rtol=0)
+
+
+class Recorder(nn.Linear):
+    """A network that keeps the pictures it is given."""
+
+    def __init__(self, seen: list) -> None:
+        super().__init__(1, 1)
+        self.seen = seen
+
+    def forward(self, pixel_values: torch.Tensor, **_: object) -> None:
+        self.seen.append(pixel_values)
+
+
+def test_one_question_in_five_asks_for_what_is_not_there(tmp_path: Path) -> None:
+    task = make_sam3_task(tmp_path)
+    crop = next(task._questions(task.data.validation))[0]
+    alone = replace(crop, class_names=("disc",) * len(crop.class_names))
+    rng = np.random.default_rng(0)
+    asked = [task._concept(alone, rng) for _ in range(1000)]
+    assert 0.15 < asked.count("square") / len(asked) < 0.25
 
 
 def test_matching_finds_the_objects_and_absence_is_a_loss() -> None:
