@@ -4,8 +4,8 @@
     python tests/mutants/run.py no-lock class-width --json mutants.json
 
 A mutant is killed when the tests it names fail, and survives when they pass; the same tests pass on the package as it
-is, or the mutant says nothing. The first nineteen once survived. Not a part of the suite: it takes a quarter of a minute per mutant. Exit status 1 when
-one survives or no longer fits its line.
+is, or the mutant says nothing. The first nineteen of the list once survived an audit. Not a part of the suite: it takes
+a quarter of a minute per mutant. Exit status 1 when one survives or no longer fits its line.
 """
 
 from __future__ import annotations
