@@ -4,7 +4,9 @@
 
 Each run is one line of the JSON-lines file `--runs`, written when it is done, so a cut benchmark goes on where it
 stopped. The result file holds the complete seeds: the last epoch's accuracy (no choice of a best epoch),
-the paired difference from "no teacher" with its 95 % Student interval, and the wall time beside it.
+the paired difference from "no teacher" with its 95 % Student interval, and the wall time beside it. With
+`--equal-seconds` every arm is also compared with the arm without a teacher that trains as many seconds: its epochs are
+those of the arm, times the arm's seconds over the seconds of the arm without a teacher of the same seed.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from paired import paired
@@ -23,6 +25,7 @@ os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
 
 PEER = "ultralytics_distill_model"
+BASE, AS_LONG_AS = "no_teacher", "_as_long_as_"
 MEASURES = {"map": "metrics/mAP50-95(B)", "map50": "metrics/mAP50(B)"}
 ARMS = {
     "no_teacher": ("none", {}),
@@ -31,7 +34,7 @@ ARMS = {
     "ultralytics_distill_model": ("ultralytics", {}),
     "ds2d2": ("ds2d2", {}),
     "ds2d2_implicit": ("ds2d2", {"lambda_explicit": 0.0}),
-    "ds2d2_mse": ("ds2d2", {"lambda_full": 0.0, "is_cell_weighted": False, "weight_high": 3.0}),
+    "mse": ("ds2d2", {"lambda_full": 0.0, "is_cell_weighted": False, "weight_high": 3.0}),
     "feature_detector": ("feature", {}),
     "logits": ("feature", {"lambda_feature": 0.0, "lambda_attention": 0.0, "lambda_logits": 1.0}),
 }
@@ -48,6 +51,7 @@ class Run:
     map50_by_epoch: list[float]
     map_by_epoch: list[float]
     train_s: float
+    epochs: int = 0
 
 
 def main() -> None:
@@ -58,7 +62,20 @@ def main() -> None:
             for arm in options.arms.split(","):
                 if (arm, seed) not in done:
                     append_run(options.runs, train(arm, seed, options))
+            if options.equal_seconds:
+                run_equal_seconds(seed, options)
     write_report(options)
+
+
+def run_equal_seconds(seed: int, options: argparse.Namespace) -> None:
+    """Train without a teacher for as long as every other arm of this seed took."""
+    of = {run["arm"]: run for run in read_runs(options.runs) if run["seed"] == seed}
+    for arm in options.arms.split(","):
+        name = BASE + AS_LONG_AS + arm
+        if arm != BASE and arm in of and BASE in of and name not in of:
+            epochs = round(options.epochs * of[arm]["train_s"] / of[BASE]["train_s"])
+            longer = argparse.Namespace(**{**vars(options), "epochs": max(epochs, options.epochs)})
+            append_run(options.runs, replace(train(BASE, seed, longer), arm=name))
 
 
 def parse_options() -> argparse.Namespace:
@@ -76,6 +93,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--share", type=float, default=0.1, help="share of the gradient for the teacher")
     parser.add_argument("--final-share", type=float, help="that share in the last epoch; by default the same")
+    parser.add_argument("--equal-seconds", action="store_true", help="also train without a teacher as long as each arm")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
     parser.add_argument("--runs", type=Path, default=Path("runs/bench_distill/runs.jsonl"))
@@ -132,7 +150,8 @@ def train(arm: str, seed: int, options: argparse.Namespace) -> Run:
     train_s = time.perf_counter() - start
     rows = [line.split(",") for line in (folder / "results.csv").read_text().splitlines()]
     columns = {name: [float(row[rows[0].index(key)]) for row in rows[1:]] for name, key in MEASURES.items()}
-    return Run(arm, seed, columns["map"][-1], columns["map50"][-1], columns["map50"], columns["map"], round(train_s, 1))
+    last = columns["map"][-1], columns["map50"][-1]
+    return Run(arm, seed, *last, columns["map50"], columns["map"], round(train_s, 1), options.epochs)
 
 
 def train_with_ultralytics(job, options: argparse.Namespace) -> None:  # noqa: ANN001
@@ -176,13 +195,18 @@ def write_report(options: argparse.Namespace) -> None:
     of = {(run["arm"], run["seed"]): run for run in runs}
     arms = {}
     for arm in dict.fromkeys(run["arm"] for run in runs):
-        seeds = sorted(seed for a, seed in of if a == arm and ("no_teacher", seed) in of)
+        seeds = sorted(seed for a, seed in of if a == arm and (BASE, seed) in of)
         entry = {"seeds": seeds, "train_s": [of[arm, s]["train_s"] for s in seeds]}
         for name in MEASURES:
             values = [of[arm, s][name] for s in seeds]
             entry[name] = [round(v, 5) for v in values]
-            if arm != "no_teacher" and len(seeds) > 1:
-                entry[f"{name}_minus_no_teacher"] = paired(values, [of["no_teacher", s][name] for s in seeds])
+            if arm != BASE and len(seeds) > 1:
+                entry[f"{name}_minus_no_teacher"] = paired(values, [of[BASE, s][name] for s in seeds])
+            longer = BASE + AS_LONG_AS + arm
+            fair = [s for s in seeds if (longer, s) in of]
+            if len(fair) > 1:
+                pair = [of[arm, s][name] for s in fair], [of[longer, s][name] for s in fair]
+                entry[f"{name}_minus_equal_seconds"] = {**paired(*pair), "seeds": fair}
             common = [s for s in seeds if (PEER, s) in of]
             if arm != PEER and len(common) > 1:
                 pair = [of[arm, s][name] for s in common], [of[PEER, s][name] for s in common]

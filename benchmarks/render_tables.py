@@ -119,7 +119,9 @@ def distill_table() -> str:
     rows = []
     for name, arm in result["arms"].items():
         accuracy = " ".join(f"{100 * value:.1f}" for value in arm["map"])
-        differences = [points(arm.get(f"map_minus_{other}")) for other in ("no_teacher", "ultralytics")]
+        differences = [
+            points(arm.get(f"map_minus_{other}")) for other in ("equal_seconds", "no_teacher", "ultralytics")
+        ]
         seconds = sum(arm["train_s"]) / len(arm["train_s"])
         rows.append([name.replace("_", " "), accuracy, *differences, f"{seconds:.0f}"])
     settings = result["settings"]
@@ -128,7 +130,8 @@ def distill_table() -> str:
         f"{settings['imgsz']} px, batch {settings['batch']}, {settings['precision']}, accuracy after the last epoch; "
         "in brackets the 95 % interval of the paired difference.\n"
     )
-    header = ["arm", "mAP50-95, a seed each", "points over no teacher", "over Ultralytics' distill_model", "s a run"]
+    over = ["points over no teacher, equal seconds", "equal epochs", "over Ultralytics' distill_model"]
+    header = ["arm", "mAP50-95 of each seed", *over, "s per run"]
     return markdown(header, rows) + "\n" + note
 
 
