@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ BELOW = {
     "capi": {"runtime"},
     "cli": {"deploy", "measure", "data", "runtime", "models", "train", "losses", "ops", "capi"},
 }
+MOST_SMALL_FILES = 8
 HEAVY = {"torch", "ultralytics", "onnx", "onnxruntime", "transformers", "timm", "nncf", "torchvision"}
 
 
@@ -116,3 +118,43 @@ def test_every_path_in_the_readme_exists() -> None:
 def test_no_python_in_the_data_folders() -> None:
     for folder in ("cuda_kernels", "calibration"):
         assert not list((ROOT / folder).rglob("*.py"))
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+
+
+def test_files_are_of_a_size_to_read_at_once() -> None:
+    sizes = {path: path.read_text().count("\n") for path in FILES if path.name != "__init__.py"}
+    assert 90 <= statistics.median(sizes.values()) <= 200
+    small = [path.name for path, n_lines in sizes.items() if n_lines < 40]
+    assert len(small) <= MOST_SMALL_FILES, small
+    lengths = [node.end_lineno - node.lineno + 1 for path in FILES for node in functions_of(path) if node.end_lineno]
+    assert statistics.median(lengths) <= 12
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_functions_have_few_parameters(path: Path) -> None:
+    if room_of(path) == "cli":  # a verb has one per option
+        return
+    for node in functions_of(path):
+        if "triton.jit" in [ast.unparse(decorator) for decorator in node.decorator_list]:
+            continue
+        names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        assert len(set(names) - {"self", "cls"}) <= 6, node.name
+
+
+def test_no_module_imports_itself_on_a_detour() -> None:
+    modules = {"edgekd." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in FILES}
+    imports = {name: imports_of(path) & set(modules) - {name} for name, path in modules.items()}
+    finished: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above[above.index(name) :], name))
+        if name not in finished:
+            for other in sorted(imports[name]):
+                visit(other, (*above, name))
+            finished.add(name)
+
+    for name in modules:
+        visit(name, ())

@@ -33,8 +33,8 @@ def evaluate(
     """Measure box AP, mask AP and mean IoU on labels, or parity with another bundle without labels, or both."""
     from edgekd.cli.console import out, write_text
     from edgekd.data.read import read_labels
-    from edgekd.measure.accuracy import EvaluateOptions
-    from edgekd.measure.accuracy_table import accuracy_table, parity_table
+    from edgekd.measure.accuracy import EvaluateOptions, accuracy_table
+    from edgekd.measure.parity import parity_table
 
     if data is None and (against is None or images is None):
         raise InputError("nothing to measure on: give --data LABELS, or --against BUNDLE with --images DIR")

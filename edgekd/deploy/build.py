@@ -17,9 +17,9 @@ from edgekd.backends import BACKENDS, BackendName
 from edgekd.bundle import EngineStage, Manifest, Target, describe_file, listed_files, write_manifest
 from edgekd.deploy.auto_precision import StageGraphs, choose, split_graph
 from edgekd.deploy.build_options import BuildOptions, Choice, EngineJob, PrecisionWish
-from edgekd.deploy.device_packages import require_device_packages
 from edgekd.deploy.input_sizes import Shapes, named_shape, shapes_of, sized
-from edgekd.errors import BuildError
+from edgekd.environment import has_module
+from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.files import atomic_folder, scratch_folder
 from edgekd.graphs import STAGES_OF_KIND, Kind, StageName, is_input_size
 from edgekd.model_set import ModelSet, Pipeline, read_model_set
@@ -211,3 +211,20 @@ def _builder(backend: BackendName) -> _Builder:
     """Import the builder file of a backend, which imports its library."""
     module = importlib.import_module(f"edgekd.deploy.{BACKENDS[backend].module}_build")
     return cast(_Builder, module)
+
+
+PACKAGES = ("onnx", "onnxsim", "onnxruntime")
+
+
+def require_device_packages() -> None:
+    """Check them before the first graph is read.
+
+    Raises:
+        BackendUnavailable: one of `PACKAGES` is not installed.
+    """
+    missing = [name for name in PACKAGES if not has_module(name)]
+    if missing:
+        raise BackendUnavailable(
+            f"{', '.join(missing)} cannot be imported and building an engine needs it; "
+            "install it with: pip install 'edgekd[device]'"
+        )

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from rich.table import Table
 
 import edgekd
 from edgekd.data.labels import LabelledPicture, LabelledSet
@@ -282,3 +283,22 @@ def count_matches(
 def worst_pictures(scores: Sequence[PictureScore], n: int) -> list[PictureScore]:
     """Return the `n` pictures with the lowest scores, worst first; pictures without an object come last."""
     return sorted(scores, key=lambda score: (score.n_objects == 0, score.worst(), score.name))[:n]
+
+
+def accuracy_table(report: AccuracyReport) -> Table:
+    """Return one row a metric, in percent."""
+    precision = ", ".join(f"{name} {value}" for name, value in report.precision.items())
+    table = Table(title=f"{report.data}: {report.n_images} pictures, {report.n_objects} objects, {precision}")
+    table.add_column("measured on")
+    table.add_column("metric")
+    table.add_column("%", justify="right")
+    for part, values in _parts(report).items():
+        for name, value in values.items():
+            table.add_row(part, name, f"{100 * value:.1f}")
+            part = ""
+    return table
+
+
+def _parts(report: AccuracyReport) -> dict[str, dict[str, float]]:
+    parts = {"boxes": report.box, "masks": report.mask, "masks from the labels' boxes": report.gt_box_mask}
+    return {name: values for name, values in parts.items() if values}

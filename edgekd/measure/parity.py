@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from rich.table import Table
 
 from edgekd.errors import InputError
 from edgekd.files import sha256_of
@@ -190,3 +191,15 @@ def _report(compared: _Compared, n_images: int) -> ParityReport:
         embedding_cosine=min(compared.cosine, default=None),
         embedding_sameness=_sameness(second) - _sameness(first) if len(second) > 1 else None,
     )
+
+
+def parity_table(report: ParityReport) -> Table:
+    """Return one row per comparison."""
+    table = Table(title=f"against the reference: {report.n_images} pictures, {report.n_masks} masks")
+    table.add_column("compared")
+    table.add_column("value", justify="right")
+    for name in type(report).model_fields:
+        value = getattr(report, name)
+        if isinstance(value, float):
+            table.add_row(name, f"{value:.4f}")
+    return table

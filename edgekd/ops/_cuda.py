@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import BackendUnavailable
+from edgekd.ops._cpu_build import kernel_sources_dir
 from edgekd.ops._nvrtc import cached_cubin, load_nvrtc
 from edgekd.ops._reference import BandWeights, HaarBands
-from edgekd.ops.kernel_sources import kernel_sources_dir
 
 THREADS = 256  # kBlock in haar_loss.cuh
 MAX_LOSS_BLOCKS = 4096

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from edgekd.errors import BackendUnavailable, BuildError, InputError
 from edgekd.files import cache_folder, write_bytes
-from edgekd.ops.kernel_sources import kernel_sources_dir, source_hash
+from edgekd.ops._cpu_build import kernel_sources_dir, source_hash
 
 MAIN_SOURCE = "haar_kernels.cu"
 OPTIONS = ("--std=c++17", "-default-device", "--fmad=true")

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from edgekd.ops import HaarBands, haar_dwt2_ref, haar_idwt2_ref
+from edgekd.ops._cpu_build import kernel_sources_dir
 from edgekd.ops._reference import BandWeights, loss, loss_gradient, synthesis
-from edgekd.ops.kernel_sources import kernel_sources_dir
 
 GXX = shutil.which("g++")
 pytestmark = pytest.mark.skipif(GXX is None, reason="needs g++")

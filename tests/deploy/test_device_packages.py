@@ -10,7 +10,7 @@ import pytest
 import setuptools
 from packaging.requirements import Requirement
 
-from edgekd.deploy import build, device_packages
+from edgekd.deploy import build
 from edgekd.errors import BackendUnavailable
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,7 +28,7 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 def test_the_extra_brings_what_is_asked_for_and_nothing_heavy(metadata) -> None:
     names = {Requirement(line).name for line in metadata["extras_require"]["device"]}
-    assert names == set(device_packages.PACKAGES)
+    assert names == set(build.PACKAGES)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,6 @@ def test_openvino_is_left_out_on_a_jetson(metadata, release: str, wanted: bool) 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx", "onnxruntime"])
 def test_a_core_install_is_told_what_to_install(backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(device_packages, "has_module", lambda name: name != "onnx")
+    monkeypatch.setattr(build, "has_module", lambda name: name != "onnx")
     with pytest.raises(BackendUnavailable, match=r"^onnx cannot be imported .* pip install 'edgekd\[device\]'$"):
         build.build_bundle(tmp_path, tmp_path / "bundle", build.BuildOptions(backend=backend))

@@ -15,13 +15,13 @@ from edgekd.measure import coco_metrics as coco
 from edgekd.measure.accuracy import (
     EvaluateOptions,
     PictureScore,
+    accuracy_table,
     evaluate_bundle,
     evaluate_chain,
     map_classes,
     worst_pictures,
 )
-from edgekd.measure.accuracy_table import accuracy_table, parity_table
-from edgekd.measure.parity import ParityOptions, compare_bundles, compare_chains
+from edgekd.measure.parity import ParityOptions, compare_bundles, compare_chains, parity_table
 from edgekd.measure.quality import QualityCheck, Sample
 from edgekd.measure.worst_cases import worst_case_grid
 from edgekd.runtime.chain import Chain

@@ -30,7 +30,7 @@ def test_it_draws_masks_on_the_demo_picture(tmp_path: Path, scene: np.ndarray) -
     with edgekd.load(str(tmp_path / "bundle"), n_threads=1) as chain:
         result = chain(scene)
         again = chain(scene, boxes=result.detections.xyxy[:1])
-    assert len(result) > 5 and float(np.median(result.masks.iou_predictions)) > 0.8
+    assert len(result) > 5 and float(np.median(result.masks.predicted_iou)) > 0.8
     filled = result.masks.areas_px() / np.prod(result.detections.xyxy[:, 2:] - result.detections.xyxy[:, :2], axis=1)
     assert 0.3 < float(np.median(filled)) < 1.0
     np.testing.assert_array_equal(again.masks.full(0), result.masks.full(0))

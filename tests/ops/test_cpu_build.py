@@ -8,8 +8,7 @@ import pytest
 
 from edgekd.errors import BackendUnavailable, BuildError, InputError
 from edgekd.files import write_bytes
-from edgekd.ops._cpu_build import compile_cpu_library, find_cpu_library, library_name
-from edgekd.ops.kernel_sources import kernel_sources_dir, source_hash
+from edgekd.ops._cpu_build import compile_cpu_library, find_cpu_library, kernel_sources_dir, library_name, source_hash
 
 
 def test_sources_of_a_checkout_and_of_an_installation(tmp_path):

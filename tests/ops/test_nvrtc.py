@@ -8,8 +8,8 @@ import pytest
 
 from edgekd.errors import BackendUnavailable, BuildError, InputError
 from edgekd.ops import _nvrtc
+from edgekd.ops._cpu_build import kernel_sources_dir
 from edgekd.ops._nvrtc import compile_ahead, parse_sms
-from edgekd.ops.kernel_sources import kernel_sources_dir
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from edgekd.model_set import DetectorHead, ImageInput
-from edgekd.runtime.cleanup import remove_small_regions
 from edgekd.runtime.detect import DetectOptions, decode, suppress
 from edgekd.runtime.preprocess import place, preprocess
-from edgekd.runtime.segment import MaskOptions, masks_from_logits
+from edgekd.runtime.segment import MaskOptions, masks_from_logits, remove_small_regions
 from edgekd.types import Detections
 
 GOLDEN = Path(__file__).parent.parent / "golden"

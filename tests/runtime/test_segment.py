@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from edgekd.errors import InputError
 from edgekd.model_set import ImageInput
-from edgekd.runtime.cleanup import remove_small_regions
 from edgekd.runtime.preprocess import place
-from edgekd.runtime.segment import MaskOptions, box_chunks, decode_masks, masks_from_logits
+from edgekd.runtime.segment import MaskOptions, box_chunks, decode_masks, masks_from_logits, remove_small_regions
 
 SPEC = ImageInput(
     height_px=64, width_px=64, place="top_left", interpolation="area", mean=(0, 0, 0), std=(1, 1, 1), pad=(0, 0, 0)

@@ -13,7 +13,9 @@ from edgekd.models.crop_segmenter import SIZES, STRIDE_PX, CropSegmenter, CropSi
 from edgekd.train.finetune.crop import CropData, CropTask
 from edgekd.train.finetune.crop_data import PictureStore, crop_objects
 from edgekd.train.finetune.crop_teacher import open_teacher, teach
-from edgekd.train.finetune.job import FinetuneJob
+
+if TYPE_CHECKING:
+    from edgekd.train.finetune.job import FinetuneJob
 
 TEACHERS_TRUTH = "box, masks of the teacher"
 
