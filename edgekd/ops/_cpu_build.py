@@ -1,4 +1,4 @@
-"""Where the kernel sources lie, and the build of the CPU kernels: one C++ file in, one plain shared library out (no Python ABI, no PyTorch headers).
+"""Where the kernel sources lie, and the CPU kernels: one C++ file in, one shared library out, without a Python ABI.
 
 `setup.py` calls `compile_cpu_library` for a wheel; `edgekd kernels compile --cpu` calls it on the user's machine.
 Nothing here runs at import or at first use.
