@@ -7,11 +7,7 @@ from typing import Annotated
 
 import typer
 
-<<<<<<< HEAD
 from edgekd.cli.values import DefaultGroup
-=======
-from edgekd.cli.arguments import DefaultGroup
->>>>>>> 6b56e35 (layout: the house rules in numbers and without circles are tested; files that hid a room are merged)
 
 app = typer.Typer(help="Latency of a bundle by stage; compare reports.", cls=DefaultGroup)
 
