@@ -1,12 +1,15 @@
 // TensorRT on an NVIDIA GPU: a plan goes in; 8.6 to 11.x, by tensor names only.
 //
 // Buffers are allocated once, for the largest shapes of the plan's profile, so addresses never change; each input shape
-// gets its own execution context and, from its second run on, its own CUDA graph. Mirrors runtime/engines/tensorrt.py.
+// gets its own execution context and, from its second run on, its own CUDA graph; the contexts of an engine share its
+// scratch memory. Mirrors runtime/engines/tensorrt.py.
 //
-// No GPU has run this file yet; it was only type-checked against the public headers of 8.6, 10.x and 11.x.
+// No GPU has run this file yet. In the tests it is compiled against the public headers of 8.6, 10.3 and 11.x and runs
+// on a functional stand-in for TensorRT.
 #include <NvInfer.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -24,7 +27,7 @@ namespace {
 using edgekd::fail;
 using Shape = std::vector<int64_t>;
 
-// Every shape keeps a context with its own scratch memory on the GPU: one more than the box buckets of a bundle.
+// A context without scratch memory is small; the limit is for callers with ever new shapes.
 constexpr size_t kMaxShapes = 8;
 
 // TensorRT's last complaint of this thread; it reports through a logger, not through return values.
@@ -81,6 +84,39 @@ size_t count_bytes(const Shape& shape) {
     return n;
 }
 
+#define EDGEKD_TENSORRT_SINCE(major, minor) (NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR >= (major) * 100 + (minor))
+
+// A context that must be given scratch memory, in the words of each version.
+nvinfer1::IExecutionContext* context_without_memory(nvinfer1::ICudaEngine& engine) {
+#if EDGEKD_TENSORRT_SINCE(10, 0)
+    return engine.createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED);
+#else
+    return engine.createExecutionContextWithoutDeviceMemory();
+#endif
+}
+
+size_t scratch_bytes(const nvinfer1::ICudaEngine& engine) {
+#if EDGEKD_TENSORRT_SINCE(10, 1)
+    return size_t(engine.getDeviceMemorySizeV2());
+#else
+    return engine.getDeviceMemorySize();
+#endif
+}
+
+void give_memory(nvinfer1::IExecutionContext& context, void* memory, [[maybe_unused]] size_t n_bytes) {
+#if EDGEKD_TENSORRT_SINCE(10, 1)
+    context.setDeviceMemoryV2(memory, int64_t(n_bytes));
+#else
+    context.setDeviceMemory(memory);
+#endif
+}
+
+DeviceMemory allocate_on_device(size_t n_bytes) {
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, n_bytes), "allocate memory on the GPU");
+    return DeviceMemory(memory);
+}
+
 // What clones share: the plan, and the runtime that must outlive it.
 struct Plan {
     std::unique_ptr<nvinfer1::IRuntime> runtime;
@@ -130,7 +166,7 @@ private:
     }
 
     std::unique_ptr<nvinfer1::IExecutionContext> make_context() const {
-        std::unique_ptr<nvinfer1::IExecutionContext> context(plan_->engine->createExecutionContext());
+        std::unique_ptr<nvinfer1::IExecutionContext> context(context_without_memory(*plan_->engine));
         if (context == nullptr) fail(EDGEKD_ERROR_BACKEND, "TensorRT makes no context (" + last_complaint + ")");
         return context;
     }
@@ -154,7 +190,9 @@ private:
             const char* name = tensor.name.c_str();
             tensor.is_input = engine.getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
             if (engine.getTensorDataType(name) != nvinfer1::DataType::kFLOAT) refuse(tensor.name + " is not float32");
-            if (tensor.is_input) context->setInputShape(name, dims_from(largest_input(name)));
+            if (tensor.is_input && !context->setInputShape(name, dims_from(largest_input(name)))) {
+                refuse(tensor.name + " has no profile (" + last_complaint + ")");
+            }
             tensors_.push_back(std::move(tensor));
         }
         for (Tensor& tensor : tensors_) {
@@ -163,12 +201,13 @@ private:
                 if (size < 1) refuse(tensor.name + " has no fixed largest size");
             }
             tensor.capacity_bytes = count_bytes(shape);
+            tensor.device = allocate_on_device(tensor.capacity_bytes);
             void* memory = nullptr;
-            check(cudaMalloc(&memory, tensor.capacity_bytes), "allocate memory on the GPU");
-            tensor.device.reset(memory);
             check(cudaMallocHost(&memory, tensor.capacity_bytes), "allocate page-locked memory");
             tensor.pinned.reset(memory);
         }
+        scratch_bytes_ = std::max<size_t>(scratch_bytes(engine), 1);
+        scratch_ = allocate_on_device(scratch_bytes_);
     }
 
     Tensor& find(const char* name, bool is_input, size_t n_bytes) {
@@ -202,7 +241,12 @@ private:
                 refuse(std::string(inputs[i].name) + " is called with a shape outside of its profile");
             }
         }
-        for (Tensor& tensor : tensors_) bound.context->setTensorAddress(tensor.name.c_str(), tensor.device.get());
+        give_memory(*bound.context, scratch_.get(), scratch_bytes_);
+        for (Tensor& tensor : tensors_) {
+            if (bound.context->setTensorAddress(tensor.name.c_str(), tensor.device.get())) continue;
+            bounds_.erase(key);
+            fail(EDGEKD_ERROR_BACKEND, "TensorRT refuses the memory of " + tensor.name + " (" + last_complaint + ")");
+        }
         return bound;
     }
 
@@ -255,6 +299,8 @@ private:
     std::shared_ptr<Plan> plan_;
     Stream stream_;
     std::vector<Tensor> tensors_;
+    size_t scratch_bytes_ = 0;
+    DeviceMemory scratch_;  // goes after the contexts, which are declared later
     std::map<Shape, Bound> bounds_;
     uint64_t n_runs_ = 0;
     bool use_graphs_ = true;
