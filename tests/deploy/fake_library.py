@@ -66,6 +66,7 @@ def compiled_fake(version: str) -> Path:
     return folder / name
 
 
+@functools.cache
 def compiled_module(version: str, source: Path = MODULE_SOURCE) -> Path:
     """Compile libedgekd_tensorrt.so against the headers of a version and link it with the stand-in."""
     fake, include = compiled_fake(version), include_of(version)

@@ -231,7 +231,13 @@ int cudaGraphLaunch(const graph_t *graph, stream_t *stream) {
     return code;
 }
 
+static _Atomic int enqueues_to_fail;
+void host_fail_enqueues(int n) { enqueues_to_fail = n; }
 int host_enqueue(stream_t *stream, host_function function, void *argument) {
+    if (enqueues_to_fail > 0) {
+        enqueues_to_fail--;
+        return ILLEGAL_STATE;
+    }
     return queue(stream, (operation_t){.kind = CALL, .function = function, .to = argument});
 }
 int host_is_capturing(const stream_t *stream) { return stream && stream->capture != NULL; }

@@ -31,3 +31,16 @@ def doubling() -> onnx.ModelProto:
 def doubling_plan(most_rows: int = 16, **settings) -> bytes:
     """The plan for 1 to `most_rows` rows; settings as for `fake_plan.write_plan`."""
     return fake_plan.write_plan(doubling(), {"x": ((1, 4), (4, 4), (most_rows, 4))}, **settings)
+
+
+def float_plan(**settings) -> bytes:
+    """The plan of y = 2 x for x of (1 to 16, 4), all in float32, as the C library wants it."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "doubling",
+        [value("x", TensorProto.FLOAT, ("n", 4))],
+        [value("y", TensorProto.FLOAT, ("n", 4))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return fake_plan.write_plan(model, {"x": ((1, 4), (4, 4), (16, 4))}, **settings)
