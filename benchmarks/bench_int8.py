@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 import typer
 
-from edgekd.backends import BackendName, Precision
+from edgekd.backends import TRIED_WITH, Precision
 from edgekd.bundle import describe_file, read_manifest, write_manifest
 from edgekd.data.labels import LabelledSet
 from edgekd.data.read import read_labels
@@ -45,7 +45,6 @@ from edgekd.runtime.engines import open_engine
 
 app = typer.Typer(add_completion=False)
 METRICS: dict[str, tuple[Metric, ...]] = {"detector": ("box_ap",), "encoder": ("miou", "mask_iou")}
-BACKENDS: dict[str, BackendName] = {"cpu": "openvino", "tensorrt": "onnxruntime"}
 AGAINST_FLOAT = "box_ap, miou: points lost (negative: gained); mask_iou: mean IoU with the float masks"
 SPEED_RUNS = 15
 MAX_SPEED_ERROR = 0.3
@@ -83,7 +82,7 @@ def accuracy(
     for name in target or ["cpu", "tensorrt"]:
         recipe = recipes_for(name)[stage]  # type: ignore[arg-type]
         calibrated = StageCalibration(stage, models / model_set.stages[stage].file, recipe, pictures, images)
-        backend = BACKENDS[name]
+        backend = TRIED_WITH[name]
         with trial_chain(models, model_set, {}, BuildOptions(backend, "fp32", square=True)) as reference:
             quality = QualityCheck(reference, Sample.of_labels(labels), METRICS[stage])
             for method in recipe.methods:
@@ -152,7 +151,7 @@ def row(what: tuple[str, str, str], n_layers: int, quality: QualityCheck, candid
     found = {
         "stage": stage,
         "target": target,
-        "measured_with": BACKENDS[target],
+        "measured_with": TRIED_WITH[target],
         "method": method,
         "n_int8_layers": n_layers,
         "float": quality.expected,

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from rich.table import Table
 
 import edgekd
@@ -77,6 +78,7 @@ class AccuracyReport(BaseModel):
     machine: Machine
     bundle_sha256: str
     backend: str
+    backend_version: str
     precision: dict[str, str]
     data: str
     n_images: int
@@ -87,6 +89,15 @@ class AccuracyReport(BaseModel):
     mask: dict[str, float] = {}
     gt_box_mask: dict[str, float] = {}
     pictures: tuple[PictureScore, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_old_report(cls, content: Any) -> Any:
+        """A report that was written before has the version behind the backend's name."""
+        if isinstance(content, dict) and "backend_version" not in content:
+            backend, _, version = str(content.get("backend", "")).partition(" ")
+            return content | {"backend": backend, "backend_version": version}
+        return content
 
 
 def evaluate_chain(
@@ -129,7 +140,8 @@ def evaluate_bundle(
         edgekd_version=edgekd.__version__,
         machine=describe_machine(),
         bundle_sha256=sha256_of(folder / "manifest.json"),
-        backend=f"{manifest.backend} {manifest.backend_version}",
+        backend=manifest.backend,
+        backend_version=manifest.backend_version,
         precision={name: stage.precision for name, stage in manifest.stages.items()},
         data=f"{labels.source.parent.name}/{labels.source.name}",
         n_images=len(labels.pictures),

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 import edgekd
+from edgekd.backends import BACKENDS
 from edgekd.bundle import FILE_NAME
 from edgekd.environment import Machine, describe_machine
 from edgekd.errors import InputError
@@ -242,7 +243,7 @@ def _sizes_to_compile(chain: Chain, pictures: Sequence[UInt8Array]) -> list[tupl
 def _size_warnings(chain: Chain, first_runs_ms: Sequence[float]) -> tuple[str, ...]:
     """Say what compilation costs where pictures of several sizes make a network compile several times."""
     n = len(first_runs_ms)
-    if n < 2 or chain.manifest.backend != "openvino":
+    if n < 2 or BACKENDS[chain.manifest.backend].one_size:
         return ()
     sizes = f"the pictures come in {n} input sizes, each compiled at its first picture ({sum(first_runs_ms):.0f} ms)"
     if n > KEPT_SIZES:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from edgekd.data.labels import LabelledPicture, LabelledSet
+from edgekd.environment import describe_machine
 from edgekd.errors import DataError, InputError
 from edgekd.measure import coco_metrics as coco
 from edgekd.measure.accuracy import (
+    AccuracyReport,
     EvaluateOptions,
     PictureScore,
     accuracy_table,
@@ -145,3 +147,15 @@ def _text(table: object) -> str:
     with console.capture() as capture:
         console.print(table)
     return capture.get()
+
+
+def test_a_report_written_before_has_its_version_split_off() -> None:
+    old = {
+        "edgekd_version": "0", "machine": describe_machine().model_dump(), "bundle_sha256": "0",
+        "backend": "openvino 2026.1.0-1", "precision": {}, "data": "a/b", "n_images": 1, "n_objects": 1,
+        "confidence": 0.1, "mask_confidence": 0.1,
+    }  # fmt: skip
+    report = AccuracyReport.model_validate(old)
+    assert (report.backend, report.backend_version) == ("openvino", "2026.1.0-1")
+    again = AccuracyReport.model_validate_json(report.model_dump_json())
+    assert (again.backend, again.backend_version) == ("openvino", "2026.1.0-1")
