@@ -25,6 +25,7 @@ def run(
     boxes_only: Annotated[bool, typer.Option("--boxes-only", help="no masks")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: the backend's choice", min=1)] = None,
     jobs: Annotated[int, typer.Option(help="pictures run at the same time", min=1)] = 1,
+    boxes: Annotated[Path | None, typer.Option(help="labels whose boxes are masked, instead of the detector's")] = None,
     formats: Annotated[str | None, typer.Option(help="also write these of coco,csv,yolo,geojson,gpkg")] = None,
     coco_ids: Annotated[Path | None, typer.Option(help="COCO labels whose picture and class numbers to use")] = None,
     overlays: Annotated[bool, typer.Option(help="write NAME_overlay.jpg")] = True,
@@ -44,6 +45,7 @@ def run(
     """
     from edgekd.cli.console import TileBar, log, out, picture_line
     from edgekd.cli.values import parse_formats, parse_large, parse_names, parse_shares
+    from edgekd.data.given_boxes import read_boxes
     from edgekd.runtime.chain import Chain
     from edgekd.runtime.detect import DetectOptions
     from edgekd.runtime.large import Watch
@@ -53,6 +55,10 @@ def run(
     from edgekd.runtime.run import RunOptions, run_pictures
     from edgekd.runtime.segment import MaskOptions
 
+    folder = sources[0] if len(sources) == 1 and sources[0].is_dir() and boxes and boxes.suffix == ".json" else None
+    given, n_left_out = read_boxes(boxes, folder) if boxes else (None, 0)
+    if n_left_out:
+        log.print(f"{boxes}: {n_left_out} boxes are left out: of crowds, without area or outside their picture")
     options = RunOptions(
         detect=DetectOptions(confidence=confidence, iou=iou, max_boxes=max_boxes),
         mask=MaskOptions(min_region_px=min_region_px),
@@ -61,7 +67,8 @@ def run(
         class_confidence=parse_shares(class_confidence),
         min_area_px=min_area_px,
         jobs=jobs,
-        large=parse_large(tile, object_px, bands, stretch),
+        large=parse_large("off" if boxes and tile == "auto" else tile, object_px, bands, stretch),
+        given=given,
     )
     results = ResultOptions(
         overlays=overlays,

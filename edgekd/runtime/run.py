@@ -22,6 +22,7 @@ from edgekd.errors import InputError
 from edgekd.model_set import ImageInput
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
+from edgekd.runtime.given import GivenBoxes
 from edgekd.runtime.large import Large, LargeOptions, Watch, open_source, run_large
 from edgekd.runtime.results.writer import ResultOptions, ResultWriter
 from edgekd.runtime.segment import MaskOptions
@@ -41,6 +42,7 @@ class RunOptions:
         min_area_px: objects with a smaller mask (box, with `boxes_only`) are left out.
         jobs: pictures that run at the same time, each on its own clone of the chain.
         large: what happens to large pictures.
+        given: boxes of a person instead of the detector's; pictures are then run whole.
     """
 
     detect: DetectOptions = field(default_factory=DetectOptions)
@@ -51,6 +53,7 @@ class RunOptions:
     min_area_px: int = 0
     jobs: int = 1
     large: LargeOptions = field(default_factory=LargeOptions)
+    given: GivenBoxes | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -62,6 +65,10 @@ class RunOptions:
             raise InputError(f"min_area_px is {self.min_area_px}, expected 0 or more")
         if self.jobs < 1:
             raise InputError(f"jobs is {self.jobs}, expected at least 1")
+        if self.given and (self.classes or self.class_confidence or self.boxes_only or self.large.tile != "off"):
+            raise InputError(
+                "boxes were given with classes, class_confidence, boxes_only or tile, expected tile off and no other"
+            )
         for name, value in self.class_confidence.items():
             if not 0 < value < 1:
                 raise InputError(f"class_confidence of {name!r} is {value}, expected a number between 0 and 1")
@@ -118,9 +125,11 @@ def run_pictures(
     """
     options, results, watch = options or RunOptions(), results or ResultOptions(), watch or Watch()
     results = replace(results, boxes_only=options.boxes_only, masks=results.masks and not options.boxes_only)
-    names = chain.manifest.pipeline.class_names
+    names = options.given.class_names if options.given else chain.manifest.pipeline.class_names
     options = replace(options, detect=detect_options(options, names))
     paths = expand(sources)
+    if options.given:
+        options.given.check(paths)
     with ResultWriter(folder, names, results, paths, run_key(chain, options, results)) as writer:
         if writer.n_kept:
             watch.note(f"{folder}: goes on with the run that was interrupted, {writer.n_kept} pictures are kept")
@@ -177,7 +186,12 @@ def counts_of(result: ChainResult) -> dict[str, int]:
 
 def run_one(chain: Chain, frame: Frame, options: RunOptions) -> ChainResult:
     """Run one picture as `options` say; `detect` must hold the wish per class already, see `detect_options`."""
-    return _large_enough(chain(frame.picture, _chain_options(options)), options)
+    wanted = _chain_options(options)
+    if options.given:
+        result = options.given.segment(chain, frame.path, frame.picture, wanted)
+    else:
+        result = chain(frame.picture, wanted)
+    return _large_enough(result, options)
 
 
 def _chain_options(options: RunOptions) -> ChainOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 from perfect_chain import PerfectChain, draw
 
 from edgekd.errors import InputError
+from edgekd.runtime.given import GivenBoxes
+from edgekd.runtime.large import LargeOptions
 from edgekd.runtime.results.writer import ResultOptions
 from edgekd.runtime.run import RunOptions, detect_options, run_pictures
+from edgekd.types import ChainResult, Detections, Masks
 
 PLAIN = ResultOptions(overlays=False, masks=False)
 
@@ -99,3 +103,36 @@ def test_classes_are_left_out_by_the_detector(shipped_bundle: Path, scene: np.nd
         with pytest.raises(InputError, match="class_id has shape"):
             chain(scene, boxes=result.detections.xyxy[:1], class_id=np.array([len(names)]))
         assert chain.warm_up((320, 480)) > 0
+
+
+class _BoxFiller(PerfectChain):
+    """Fills the boxes that are given, as a chain masks them."""
+
+    def __call__(self, picture: np.ndarray, options: Any = None, boxes: np.ndarray | None = None) -> ChainResult:
+        rows = np.zeros((0, 4), np.float32) if boxes is None else boxes
+        windows = rows.astype(np.int32)
+        crops = [np.ones((bottom - top, right - left), np.bool_) for left, top, right, bottom in windows]
+        masks = Masks(picture.shape[:2], windows, crops, np.ones(len(rows), np.float32))
+        return ChainResult(Detections.from_boxes(rows), masks, ("thing", "other"), {"total": 1.0})
+
+
+def test_given_boxes_keep_their_classes(pictures: Path) -> None:
+    paths = sorted((pictures / "a").iterdir())
+    rows = np.array([[5, 6, 40, 50], [60, 10, 90, 70]], np.float32)
+    boxes = Detections(rows, np.ones(2, np.float32), np.array([1, 0], np.int32))
+    none = Detections.from_boxes(np.zeros((0, 4), np.float32))
+    by_picture = {path.resolve(): none if path.stem == "y" else boxes for path in paths}
+    given = GivenBoxes(("ship", "tank"), by_picture)
+    options = RunOptions(given=given, large=LargeOptions(tile="off"))
+    reports = list(run_pictures(_BoxFiller(), [pictures / "a"], pictures / "out", options, PLAIN))
+    assert [report.counts for report in reports] == [{"ship": 1, "tank": 1}, {}, {"ship": 1, "tank": 1}]
+    (first, *_) = pictures_of(pictures / "out")
+    objects = first["objects"]
+    assert isinstance(objects, list) and [entry["class_name"] for entry in objects] == ["tank", "ship"]
+    np.testing.assert_allclose([entry["xyxy"] for entry in objects], rows)
+    with pytest.raises(InputError, match="is not among the 3 pictures with boxes"):
+        list(run_pictures(_BoxFiller(), [pictures / "b"], pictures / "no", options, PLAIN))
+    with pytest.raises(InputError, match="boxes were given with classes"):
+        RunOptions(given=given)
+    same = GivenBoxes(("ship", "tank"), dict(reversed(by_picture.items())))
+    assert repr(same) == repr(given) != repr(GivenBoxes(("ship", "tanks"), by_picture))
