@@ -40,6 +40,7 @@ def run(
     imgsz: Imgsz = None,
     batch: Batch = None,
     amplifier: Annotated[Path | None, typer.Option(help="checkpoint of `edgekd distill train-amplifier`")] = None,
+    feature_cache: Annotated[Path | None, typer.Option(help="folder that keeps the teacher's maps")] = None,
     seed: Annotated[int, typer.Option(help="of data order, augmentation and random weights")] = 0,
     device: Device = "cpu",
     precision: Annotated[str, typer.Option(help="fp32 or bf16, of the forward pass")] = "fp32",
@@ -64,8 +65,19 @@ def run(
         from edgekd.train.distill.job import DistillJob, distill
 
         job = DistillJob(
-            data, source, output, method, teacher, amplifier, chosen, seed, device, precision, resume  # type: ignore[arg-type]
-        )  # fmt: skip
+            data,
+            source,
+            output,
+            method,  # type: ignore[arg-type]
+            teacher,
+            amplifier=amplifier,
+            recipe=chosen,
+            seed=seed,
+            device=device,
+            precision=precision,  # type: ignore[arg-type]
+            resume=resume,
+            feature_cache=feature_cache,
+        )
         metrics = distill(job)
     _print_result(output, metrics)
 

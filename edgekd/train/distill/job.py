@@ -26,6 +26,7 @@ from edgekd.files import sha256_of
 from edgekd.models.levels import find_levels
 from edgekd.models.teachers import Teacher, detector_teacher, vit_teacher
 from edgekd.train.distill.balance import GradientBalance, TermRow, rows_to_csv
+from edgekd.train.distill.feature_cache import FeatureCache, Use
 from edgekd.train.distill.objective import Objective
 from edgekd.train.distill.preflight import check_before_training
 from edgekd.train.distill.recipes import Method, Recipe
@@ -52,6 +53,7 @@ class DistillJob:
         device: `cpu`, or GPU numbers such as `0`.
         precision: of the forward pass in training; `bf16` is faster where the processor has it.
         resume: continue the run in `output`.
+        feature_cache: folder that keeps the teacher's maps, or None; see `edgekd.train.distill.feature_cache`.
     """
 
     data: Path
@@ -65,6 +67,7 @@ class DistillJob:
     device: str = "cpu"
     precision: Precision = "fp32"
     resume: bool = False
+    feature_cache: Path | None = None
 
     @property
     def resume_file(self) -> Path:
@@ -83,7 +86,12 @@ class DistillTrainer(ReproducibleTrainer):
         _callbacks: dict[str, Any] | None = None,
     ) -> None:
         self.job = job
-        run = RunOptions(job.recipe.schedule.accumulate, job.resume_file if job.resume else None)
+        run = RunOptions(
+            accumulate=job.recipe.schedule.accumulate,
+            resume=job.resume_file if job.resume else None,
+            n_views=job.recipe.n_views,
+            with_keys=job.feature_cache is not None,
+        )
         super().__init__(run, cfg, {**(overrides or {}), **training_settings(job)}, _callbacks)
         self.add_callback("on_train_epoch_end", _log_epoch)
 
@@ -94,6 +102,7 @@ class DistillTrainer(ReproducibleTrainer):
         recipe = self.job.recipe
         levels = find_levels(self.model, recipe.levels)
         objective = Objective(self.job.method, recipe, _load_teacher(self.job, self.device), names)
+        objective.cache = _feature_cache(self.job)
         balance = GradientBalance(objective.lambdas, recipe.target_share, recipe.final_share, recipe.schedule.epochs)
         dtype = torch.bfloat16 if self.job.precision == "bf16" else None
         self.model = DistilledDetector(self.model, levels, objective, balance, dtype).to(self.device)
@@ -140,6 +149,11 @@ def _log_epoch(trainer: DistillTrainer) -> None:
         return
     with trainer.terms_csv.open("a") as file:
         file.write(rows_to_csv(rows, header=file.tell() == 0))
+    objective = trainer.wrapper.objective
+    if objective is not None and objective.cache is not None:
+        use = objective.cache.use
+        LOGGER.info(f"feature cache: {use.n_read} maps read, {use.n_computed} computed, {use.n_not_kept} not kept")
+        objective.cache.use = Use()
     for row in rows:
         if (warning := row.warning()) is not None:
             LOGGER.warning(f"epoch {row.epoch}: {warning}")
@@ -235,6 +249,21 @@ def describe_job(job: DistillJob) -> dict[str, Any]:
 
 def _file_facts(path: Path | None) -> dict[str, str] | None:
     return None if path is None else {"file": path.name, "sha256": sha256_of(path)}
+
+
+def _feature_cache(job: DistillJob) -> FeatureCache | None:
+    """The cache of a job's teacher; its facts are all that changes the maps of given pixels."""
+    if job.feature_cache is None or job.teacher is None:
+        return None
+    recipe = job.recipe
+    facts = {
+        "teacher_sha256": sha256_of(job.teacher),
+        "levels": recipe.levels,
+        "vit_block": recipe.vit_block,
+        "vit_side_px": recipe.vit_side_px,
+        "precision": job.precision,
+    }
+    return FeatureCache(job.feature_cache, facts)
 
 
 def _load_teacher(job: DistillJob, device: torch.device) -> Teacher | None:

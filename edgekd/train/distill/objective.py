@@ -23,6 +23,7 @@ from edgekd.losses.feature import DISTANCES, align_grid, feature_loss
 from edgekd.losses.implicit import angle_implicit_loss, decode_distances, dense_implicit_loss
 from edgekd.losses.logits import binary_kl, softmax_kl
 from edgekd.models.teachers import RawPredictions, Teacher, predict
+from edgekd.train.distill.feature_cache import FeatureCache
 from edgekd.train.distill.recipes import Method, Recipe
 
 TRAIN_AMPLIFIER = "edgekd distill train-amplifier --data DATA.yaml --teacher TEACHER.pt -o FOLDER"
@@ -203,6 +204,7 @@ class Objective:
     Attributes:
         terms: in the order of the log.
         remarks: lines for the log on what the teacher cannot teach and what the recipe cannot change.
+        cache: of the teacher's maps, or None.
 
     Raises:
         TrainingError: see `choose_terms`; or the logits of other classes would be compared.
@@ -211,6 +213,7 @@ class Objective:
     def __init__(self, method: Method, recipe: Recipe, teacher: Teacher | None, class_names: tuple[str, ...]) -> None:
         self.recipe = recipe
         self.teacher = teacher if method != "none" else None
+        self.cache: FeatureCache | None = None
         self.terms: list[Term] = []
         self.remarks: list[str] = []
         if self.teacher is None:
@@ -224,6 +227,13 @@ class Objective:
         if len(self.terms) == 1 and recipe.target_share > 0:
             self.remarks.append(f"{self.terms[0].name} is the only term: target_share sets its weight, not its lambda")
 
+    def teacher_maps(self, batch: dict[str, Any]) -> list[Tensor]:
+        """The teacher's maps of a batch, through the cache where there is one and the batch brings its keys."""
+        assert self.teacher is not None
+        if self.cache is None or "view_keys" not in batch:
+            return self.teacher.maps(batch["img"])
+        return self.cache.maps(self.teacher.maps, batch["img"], batch["view_keys"])
+
     @property
     def lambdas(self) -> dict[str, float]:
         """The relative weight of each term by name."""
@@ -233,7 +243,7 @@ class Objective:
         """Every term for one batch, unweighted, float32."""
         if self.teacher is None:
             return {}
-        theirs = self.teacher.maps(view.batch["img"])
+        theirs = self.teacher_maps(view.batch)
         view, seen = on_one_grid(view, self.teacher, theirs)
         return {term.name: term.loss(view, seen) for term in self.terms}
 

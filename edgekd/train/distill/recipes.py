@@ -50,7 +50,8 @@ class Recipe(BaseModel):
 
     `distance`: `mse` divides by the channels too, `squared_norm` does not. `attention`: `squared` is ||A_S - A_T||^2 on
     the projected student, `total_variation` half the L1 distance. `logits`: `binary` for independent classes, `softmax`
-    for exclusive ones. `grid`: whose cells the maps are compared on; the other side is resampled.
+    for exclusive ones. `n_views`: after so many epochs the augmentation repeats, so that a cached teacher costs nothing
+    from then on. `grid`: whose cells the maps are compared on; the other side is resampled.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +80,8 @@ class Recipe(BaseModel):
     lambda_full: float = Field(default=1.0, ge=0)
     lambda_high: float = Field(default=1.0, ge=0)
     reading: Reading = "fixed"
+
+    n_views: int | None = Field(default=None, ge=1)
 
     vit_block: int | None = Field(default=None, ge=1)
     vit_side_px: int | None = Field(default=None, ge=28)

@@ -39,6 +39,7 @@ from edgekd.train.checkpoint import (
     write_atomically,
 )
 from edgekd.train.distill.dataset import LabelledDataset, describe_dataset
+from edgekd.train.distill.feature_cache import view_keys
 from edgekd.train.distill.recipes import Schedule
 from edgekd.train.run_folder import restore_log, set_aside
 
@@ -52,10 +53,14 @@ class RunOptions:
     Attributes:
         accumulate: batches per optimizer step.
         resume: a `resume.pt`, or None for a new run.
+        n_views: epochs after which pictures, order and augmentation come again; None for never.
+        with_keys: give every batch the keys of its pictures (`view_keys`) for a cache of the teacher's maps.
     """
 
     accumulate: int = 1
     resume: Path | None = None
+    n_views: int | None = None
+    with_keys: bool = False
 
 
 class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
@@ -174,7 +179,8 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         """Start an epoch: training mode, and random numbers that depend on seed, epoch and process alone."""
         super()._model_train()
         self._n_steps_in_epoch = 0
-        entropy = np.random.SeedSequence([self.args.seed, self.epoch, max(RANK, 0)])
+        view = self.epoch % (self.run_options.n_views or self.epochs)
+        entropy = np.random.SeedSequence([self.args.seed, view, max(RANK, 0)])
         seed = int(entropy.generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)
@@ -185,6 +191,8 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Keep the batch at hand for a report, and lay pictures out as the convolutions want them."""
+        if self.run_options.with_keys:
+            batch["view_keys"] = view_keys(batch["img"])
         batch = super().preprocess_batch(batch)
         batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
         self._batch = batch
