@@ -33,12 +33,14 @@ def calibrate(
     from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
     from edgekd.graphs import StageName
     from edgekd.measure.quality import Sample
+    from edgekd.model_set import read_model_set
     from edgekd.runtime.sources import pictures_in
 
+    masks: StageName = "segmenter" if read_model_set(models).kind == "crop" else "encoder"
     stages: dict[Part | None, tuple[StageName, ...]] = {
-        None: ("detector", "encoder"),
+        None: ("detector", masks),
         "detector": ("detector",),
-        "segmenter": ("encoder",),
+        "segmenter": (masks,),
     }
     options = CalibrateOptions(target, method, stages[only], count, tuple(recipe or ()), set_file)
     score = None

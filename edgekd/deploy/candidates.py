@@ -27,8 +27,8 @@ from edgekd.measure.quality import DROPS, Metric, QualityCheck, Sample
 from edgekd.model_set import ModelSet, read_model_set, write_model_set
 from edgekd.runtime.chain import Chain
 
-_WITH_LABELS: dict[str, Metric] = {"detector": "box_ap", "encoder": "miou"}
-_WITHOUT: dict[str, Metric] = {"detector": "box_match", "encoder": "mask_iou"}
+_WITH_LABELS: dict[str, Metric] = {"detector": "box_ap", "encoder": "miou", "segmenter": "miou"}
+_WITHOUT: dict[str, Metric] = {"detector": "box_match", "encoder": "mask_iou", "segmenter": "mask_iou"}
 
 
 def write_variant(

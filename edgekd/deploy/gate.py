@@ -17,17 +17,15 @@ import onnx
 from edgekd.bundle import GateResult, Manifest
 from edgekd.deploy.build import build_bundle, choices_of
 from edgekd.deploy.build_options import BuildOptions
-from edgekd.deploy.calibration_set import INPUT_NAMES
 from edgekd.deploy.candidates import float_graphs, trial_chain, write_variant
 from edgekd.deploy.qdq import keep_quantized, quantized_layers, return_to_float
 from edgekd.deploy.ranges import Feeds, tensor_reader
+from edgekd.deploy.stage_inputs import StageInputs
 from edgekd.errors import GateFailed, InputError
 from edgekd.files import scratch_folder
 from edgekd.graphs import StageName
 from edgekd.measure.quality import DROPS, FLOORS, STAGES_OF, Metric, QualityCheck, Sample, stages_measured
 from edgekd.model_set import ModelSet, read_model_set
-from edgekd.runtime.preprocess import preprocess
-from edgekd.runtime.sources import read_picture
 
 Report = Callable[[str], None]
 Graphs = Mapping[StageName, onnx.ModelProto]
@@ -152,7 +150,8 @@ class _Search:
 
     def _is_int8(self, stage: StageName) -> bool:
         chosen = self.options.choices.get(stage)
-        return self._model_set.stages[stage].quantized and (chosen is None or chosen.precision == "int8")
+        described = self._model_set.stages.get(stage)
+        return described is not None and described.quantized and (chosen is None or chosen.precision == "int8")
 
     def _repair(self, stage: StageName, others: Graphs) -> tuple[onnx.ModelProto, list[str], dict[str, float]]:
         """Return as few blocks to float as cure this stage's metrics, the most harmful first."""
@@ -173,9 +172,8 @@ class _Search:
         return tries[first_passing(len(blocks), passes) or len(blocks)]
 
     def _feeds(self, stage: StageName) -> list[Feeds]:
-        spec = self._model_set.pipeline.picture_inputs()[stage]
-        paths = self._wanted.sample.pictures[:_RANKING_PICTURES]
-        return [{INPUT_NAMES[stage]: preprocess(read_picture(path), spec)[0]} for path in paths]
+        fed = StageInputs(self._models, self._model_set, stage, self._wanted.sample.pictures)
+        return list(fed.feeds(_RANKING_PICTURES))
 
     def _measure(self, graphs: Graphs) -> tuple[dict[str, float], list[Metric]]:
         with trial_chain(self._models, self._model_set, graphs, self.options) as candidate:

@@ -17,10 +17,11 @@ import onnx
 from edgekd.backends import CalibrationTarget
 from edgekd.deploy import calibration_set
 from edgekd.deploy.calibration_recipes import CalibrationRecipe, Method, recipes_for
-from edgekd.deploy.calibration_set import INPUT_NAMES, CalibrationSet
+from edgekd.deploy.calibration_set import CalibrationSet
 from edgekd.deploy.onnx_edit import fix_shapes, shapes_of_values
 from edgekd.deploy.qdq import Placement, calibration_facts, insert_pairs, place_pairs, tie_ranges, write_facts
 from edgekd.deploy.ranges import collect_histograms, find_overflows, fp32_pins, ranges_by
+from edgekd.deploy.stage_inputs import StageInputs
 from edgekd.errors import ModelError
 from edgekd.files import atomic_folder, sha256_of
 from edgekd.graphs import StageName
@@ -90,7 +91,7 @@ def calibrate_models(
     _check_float(models, model_set, options.stages)
     recipes = recipes_for(options.target, options.recipes)
     inputs = model_set.pipeline.picture_inputs()
-    preprocessing = {stage: inputs[stage] for stage in options.stages}
+    preprocessing = {stage: inputs[stage] for stage in options.stages if stage in inputs}
     pictures = _pictures(images, options, preprocessing)
     stages = dict(model_set.stages)
     with atomic_folder(destination, listed_files) as folder:
@@ -99,7 +100,9 @@ def calibrate_models(
                 shutil.copyfile(models / stage.file, folder / stage.file)
                 continue
             report(f"{name}: measuring ranges on {len(pictures.pictures)} pictures")
-            calibrated = StageCalibration(name, models / stage.file, recipes[name], pictures, images)
+            paths = [images / picture.id for picture in pictures.pictures]
+            fed = StageInputs(models, model_set, name, paths)
+            calibrated = StageCalibration(models / stage.file, recipes[name], pictures, fed)
             for entry in calibrated.overflows:
                 fate = "stays FP32 in an FP16 engine" if entry.overflows else "is near FP16's limit of 65504"
                 report(f"{name}: {entry.tensor} ({entry.op_type}) reaches {entry.largest:.3g} and {fate}")
@@ -132,21 +135,16 @@ def name_layers(model: onnx.ModelProto, fixed: onnx.ModelProto) -> None:
 class StageCalibration:
     """One network's float graph, its placement and its histograms."""
 
-    def __init__(
-        self, name: StageName, path: Path, recipe: CalibrationRecipe, pictures: CalibrationSet, images: Path
-    ) -> None:
+    def __init__(self, path: Path, recipe: CalibrationRecipe, pictures: CalibrationSet, fed: StageInputs) -> None:
         model = onnx.load(path)
-        spec = pictures.preprocessing[name]
-        self.graph = fix_shapes(model, {INPUT_NAMES[name]: (1, 3, spec.height_px, spec.width_px)})
+        self.graph = fix_shapes(model, {fed.name: fed.shape})
         name_layers(model, self.graph)
         self.recipe, self._pictures, self._source_sha256 = recipe, pictures, sha256_of(path)
         self.placement: Placement = place_pairs(self.graph, recipe)
         if not self.placement.layers:
             raise ModelError(f"the recipe {recipe.name} quantizes no layer of {path.name}; correct its float_layers")
-        feeds = calibration_set.feeds_of(pictures, images, name)
-        self._histograms: Any = collect_histograms(self.graph, self.placement.activations, feeds)
-        some = calibration_set.feeds_of(pictures, images, name, OVERFLOW_PICTURES)
-        self.overflows = find_overflows(self.graph, some)
+        self._histograms: Any = collect_histograms(self.graph, self.placement.activations, fed.feeds())
+        self.overflows = find_overflows(self.graph, fed.feeds(OVERFLOW_PICTURES))
 
     def candidate(self, method: Method) -> onnx.ModelProto:
         """Return the Q/DQ graph with ranges by `method`, its origin in its metadata."""
@@ -198,7 +196,16 @@ def _best(
 def _write(path: Path, graph: onnx.ModelProto, stage: OnnxStage) -> OnnxStage:
     onnx.save(graph, path)
     update = {"sha256": sha256_of(path), "quantized": True, "calibration": calibration_facts(graph)}
-    return stage.with_shapes(shapes_of_values(graph)).model_copy(update=update)
+    known = {spec.name: spec.shape for spec in (*stage.inputs, *stage.outputs)}
+    found = shapes_of_values(graph)
+    # Simplification gives an open axis a name of its own.
+    shapes = {
+        name: tuple(
+            size if isinstance(size, int) and size else old for size, old in zip(found[name], shape, strict=True)
+        )
+        for name, shape in known.items()
+    }
+    return stage.with_shapes(shapes).model_copy(update=update)
 
 
 def _scope(node: onnx.NodeProto) -> str:

@@ -31,9 +31,9 @@ FLOORS: tuple[Metric, ...] = ("box_match", "mask_iou", "embedding_cosine")
 STAGES_OF: dict[Metric, tuple[StageName, ...]] = {
     "box_ap": ("detector",),
     "box_match": ("detector",),
-    "mask_ap": ("detector", "encoder"),
-    "miou": ("encoder",),
-    "mask_iou": ("encoder",),
+    "mask_ap": ("detector", "encoder", "segmenter"),
+    "miou": ("encoder", "segmenter"),
+    "mask_iou": ("encoder", "segmenter"),
     "embedding_cosine": ("encoder",),
 }
 """Which networks can spoil a metric."""
@@ -106,4 +106,4 @@ class QualityCheck:
 def stages_measured(metrics: Iterable[Metric]) -> Sequence[StageName]:
     """Return the networks that the metrics depend on, in the order in which they run."""
     wanted = {stage for metric in metrics for stage in STAGES_OF[metric]}
-    return [stage for stage in ("detector", "encoder") if stage in wanted]
+    return [stage for stage in ("detector", "encoder", "segmenter") if stage in wanted]
