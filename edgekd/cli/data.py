@@ -74,7 +74,7 @@ def dota(
 def _write(splits: dict[str, LabelledSet], output: Path, limit: int | None) -> None:
     from edgekd.data.write import write_dataset
 
-    _report(write_dataset({split: labels.first(limit) for split, labels in splits.items()}, output), output)
+    _report(write_dataset({split: labels.spread(limit) for split, labels in splits.items()}, output), output)
 
 
 def _report(report: DataReport, output: Path) -> None:

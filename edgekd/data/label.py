@@ -214,7 +214,7 @@ def draw_doubtful(picture: LabelledPicture, index: int, score: float) -> UInt8Ar
     shift = np.array([(left + right) / 2 - side / 2, (top + bottom) / 2 - side / 2])
     matrix = np.array([[scale, 0, -shift[0] * scale], [0, scale, -shift[1] * scale]])
     tile = cv2.warpAffine(read_picture(picture.path), matrix, (TILE_PX, TILE_PX), flags=cv2.INTER_LINEAR)
-    rings = [((ring + 0.5 - shift) * scale).round().astype(np.int32) for ring in picture.rings(index)]
+    rings = [((ring - shift) * scale).round().astype(np.int32) for ring in picture.outlines(index)]
     box = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
     cv2.polylines(tile, [((box - shift) * scale).round().astype(np.int32)], True, (0, 200, 255), 1)
     cv2.polylines(tile, rings, True, (0, 255, 0), 1, cv2.LINE_AA)

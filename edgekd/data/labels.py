@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgekd.data.rle import decode_rle
 from edgekd.errors import DataError
+from edgekd.runtime.results.regions import one_ring, polygons
 from edgekd.types import BoolArray, Float32Array, Int32Array, UInt8Array
 
 Segmentation = list[list[float]] | dict[str, Any]
@@ -73,7 +74,9 @@ class LabelledPicture:
         )
 
     def rings(self, index: int) -> tuple[Ring, ...]:
-        """Return the outline of an object: its rings, those of its run lengths, or the four corners of its box."""
+        """Return the outline of an object as `draw_mask` fills it: its rings, those through the pixel centres of run
+        lengths, or the four corners of its box.
+        """
         mask = self.segmentations[index]
         if isinstance(mask, list):
             return tuple(np.asarray(ring, np.float32).reshape(-1, 2) for ring in mask)
@@ -86,6 +89,29 @@ class LabelledPicture:
         """Return an object's mask, (H, W) uint8 of 0 and 1; of an object without one its filled box."""
         mask = self.segmentations[index]
         return decode_rle(mask, self.size_px) if isinstance(mask, dict) else draw_mask(self.rings(index), self.size_px)
+
+    def outlines(self, index: int) -> tuple[Ring, ...]:
+        """Return the outline of an object for other tools: its rings, or those along the pixel edges of run lengths."""
+        mask = self.segmentations[index]
+        if not isinstance(mask, dict):
+            return self.rings(index)
+        parts = polygons(decode_rle(mask, self.size_px) > 0)
+        return tuple(np.array(part[0][:-1], np.float32) for part in parts)
+
+    def one_outline(self, index: int) -> Ring:
+        """Return an object as one ring, (k, 2): parts, and holes of run lengths, are joined by bridges without width.
+
+        Raises:
+            DataError: the mask is empty.
+        """
+        mask = self.segmentations[index]
+        if isinstance(mask, dict):
+            parts = polygons(decode_rle(mask, self.size_px) > 0)
+        else:
+            parts = [[[*ring.tolist(), ring[0].tolist()]] for ring in self.rings(index)]
+        if not parts:
+            raise DataError(f"object {index + 1} of {self.path.name} has an empty mask; remove it")
+        return np.array(one_ring(parts)[:-1], np.float32)
 
     def turned_corners(self, index: int) -> Ring:
         """Return the corners of the smallest turned box around an object: (4, 2); a ring of four corners stays."""
@@ -159,6 +185,13 @@ class LabelledSet:
     def first(self, limit: int | None) -> LabelledSet:
         """Keep the first so many pictures; None keeps all."""
         return replace(self, pictures=self.pictures[:limit])
+
+    def spread(self, limit: int | None) -> LabelledSet:
+        """Keep so many pictures at even distances: sets are often sorted by class. None keeps all."""
+        if limit is None or limit >= len(self):
+            return self
+        rows = np.linspace(0, len(self) - 1, limit).round().astype(int)
+        return replace(self, pictures=tuple(self.pictures[row] for row in rows))
 
     def without_crowds(self) -> LabelledSet:
         """Leave out the regions of many objects; the pictures stay."""

@@ -55,7 +55,7 @@ def write_dataset(splits: Mapping[str, LabelledSet], output: Path, form: Form = 
     Args:
         splits: `train` and `val`, with the same class names.
         output: a new or empty folder.
-        form: what a line says of an object: its `box`, its largest `outline` (YOLO-seg), or the four corners of the
+        form: what a line says of an object: its `box`, its `outline` (YOLO-seg), or the four corners of the
             `turned` box around it (YOLO-obb).
 
     Raises:
@@ -135,8 +135,7 @@ def _row(picture: LabelledPicture, index: int, report: DataReport, form: Form) -
         report.n_dropped += 1
         return None
     if form == "outline":
-        largest = max(picture.rings(index), key=lambda ring: abs(cv2.contourArea(ring)))
-        values = (largest / limit).clip(0, 1).ravel()
+        values = (picture.one_outline(index) / limit).clip(0, 1).ravel()
     elif form == "turned":
         values = (picture.turned_corners(index) / limit).clip(0, 1).ravel()
     else:

@@ -27,7 +27,7 @@ def labelme_content(picture: LabelledPicture) -> Json:
     shapes: list[Json] = []
     for index in range(len(picture)):
         is_box = picture.segmentations[index] is None
-        rings = picture.rings(index)
+        rings = picture.outlines(index)
         for ring in rings:
             points = ring[[0, 2]] if is_box else ring
             shapes.append(
@@ -102,7 +102,7 @@ def _studio_results(picture: LabelledPicture, index: int) -> list[Json]:
             **common,
             "value": {"points": np.round(ring * percent, 4).tolist(), "closed": True, "polygonlabels": [name]},
         }
-        for part, ring in enumerate(picture.rings(index))
+        for part, ring in enumerate(picture.outlines(index))
     ]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
-from edgekd.data.labels import LabelledPicture, draw_mask
+from edgekd.data.labels import LabelledPicture, LabelledSet, draw_mask
 from edgekd.data.rle import decode_rle
 from edgekd.errors import DataError
 
@@ -70,6 +72,27 @@ def test_masks_and_outlines_agree() -> None:
     np.testing.assert_array_equal(draw_mask(coded.rings(0), (40, 50)), mask)
 
 
+@pytest.mark.filterwarnings("ignore")  # pycocotools itself
+def test_outlines_for_other_tools_have_the_area_of_the_mask() -> None:
+    mask_api = pytest.importorskip("pycocotools.mask")
+    mask = np.zeros((40, 50), np.uint8)
+    mask[3:9, 4:30] = mask[20:30, 10:22] = 1
+    mask[23:26, 13:15] = 0
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [0]])))
+    coded = picture_of({"size": [40, 50], "counts": np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()})
+    parts = coded.outlines(0)
+    assert [cv2.contourArea(ring) for ring in parts] == [6 * 26, 10 * 12]
+    ring = coded.one_outline(0)
+    assert cv2.contourArea(ring) == mask.sum()
+    drawn = mask_api.decode(mask_api.frPyObjects([parts[0].ravel().astype(float).tolist()], 40, 50))[:, :, 0]
+    np.testing.assert_array_equal(drawn[:10], mask[:10])
+    two = picture_of([[4, 6, 20, 6, 20, 30], [30, 30, 40, 30, 40, 40]])
+    assert cv2.contourArea(two.one_outline(0)) == 16 * 24 / 2 + 50
+    with pytest.raises(DataError, match="empty mask"):
+        picture_of({"size": [40, 50], "counts": [2000]}).one_outline(0)
+
+
 def test_turned_boxes_are_the_corners_they_came_from() -> None:
     for degrees in (0, 17, 45, 80, 90):
         turn = np.deg2rad(degrees)
@@ -80,6 +103,13 @@ def test_turned_boxes_are_the_corners_they_came_from() -> None:
         assert sorted((w, h)) == pytest.approx([8, 18], abs=1e-3) and 0 <= angle <= np.pi / 2 + 1e-6
         long_axis = angle if w > h else angle + np.pi / 2
         assert abs(np.sin(long_axis - turn)) < 1e-3
+
+
+def test_pictures_at_even_distances() -> None:
+    pictures = tuple(replace(picture_of(None), path=Path(f"{index}.png")) for index in range(10))
+    labels = LabelledSet(Path("a"), ("thing",), pictures)
+    assert [picture.path.stem for picture in labels.spread(4).pictures] == ["0", "3", "6", "9"]
+    assert labels.spread(None) is labels and labels.spread(99) is labels and len(labels.spread(1)) == 1
 
 
 def test_objects_are_taken_together() -> None:

@@ -114,9 +114,8 @@ def _label_of(file: str, picture: LabelledPicture, outlined: bool) -> dict[str, 
 
 
 def _outline(picture: LabelledPicture, index: int) -> np.ndarray:
-    """The largest ring of an object as fractions, (k, 2) float32."""
-    ring = max(picture.rings(index), key=lambda points: abs(cv2.contourArea(points)))
-    return np.asarray(ring / np.array(picture.size_px[::-1], np.float32), np.float32)
+    """The outline of an object as fractions, (k, 2) float32."""
+    return np.asarray(picture.one_outline(index) / np.array(picture.size_px[::-1], np.float32), np.float32)
 
 
 def describe_dataset(path: Path, run: Path) -> tuple[dict[str, LabelledSet], dict[str, Any]]:
