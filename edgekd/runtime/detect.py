@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import InputError
+from edgekd.graphs import BOX_LOGITS, CLASS_LOGITS
 from edgekd.model_set import DetectorHead
+from edgekd.runtime.engines import floats
 from edgekd.runtime.preprocess import Placement
 from edgekd.types import Detections, Float32Array
 
@@ -177,9 +179,11 @@ def detect(
         head: how to decode them.
         placement: where the picture lay in the input.
         options: what to keep.
+
+    Raises:
+        BundleError: an output holds NaN or infinity.
     """
-    box_logits = outputs["box_logits"][0].astype(np.float32, copy=False)
-    class_logits = outputs["class_logits"][0].astype(np.float32, copy=False)
+    box_logits, class_logits = floats(outputs, BOX_LOGITS)[0], floats(outputs, CLASS_LOGITS)[0]
     found, anchor = decode(box_logits, class_logits, head, placement.input_px, options)
     rows = suppress(found, options, head.end2end)
     kept = Detections(placement.to_picture(found.xyxy[rows]), found.confidence[rows], found.class_id[rows])

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import InputError
-from edgekd.graphs import PREDICTED_IOU, tensor_of
-from edgekd.runtime.engines import Engine, Tensor
+from edgekd.graphs import LOW_RES_MASKS, PREDICTED_IOU
+from edgekd.runtime.engines import Engine, Tensor, floats
 from edgekd.runtime.preprocess import Placement
 from edgekd.types import BoolArray, Float32Array, Int32Array, Masks
 
@@ -86,6 +86,9 @@ def decode_masks(
 
     Returns:
         Logits (n, h, w) float32 and predicted IoU (n,) float32.
+
+    Raises:
+        BundleError: an output holds NaN or infinity.
     """
     low_res, iou = [], []
     for rows, size in box_chunks(len(boxes), buckets):
@@ -98,8 +101,8 @@ def decode_masks(
             "boxes": np.ascontiguousarray(chunk, np.float32),
         }
         outputs = decoder.infer(feeds)
-        low_res.append(outputs["low_res_masks"][:n].astype(np.float32))
-        iou.append(tensor_of(outputs, PREDICTED_IOU)[:n].astype(np.float32))
+        low_res.append(floats(outputs, LOW_RES_MASKS)[:n].copy())
+        iou.append(floats(outputs, PREDICTED_IOU)[:n].copy())
     return np.concatenate(low_res), np.concatenate(iou)
 
 

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from edgekd.backends import BACKENDS, BackendName
 from edgekd.bundle import EngineStage, read_files
-from edgekd.graphs import StageName
+from edgekd.errors import BundleError
+from edgekd.graphs import StageName, tensor_of
+from edgekd.types import Float32Array
 
 if TYPE_CHECKING:
     from edgekd.runtime.engines.lane import Lane
@@ -76,6 +78,21 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give memory back; the engine must not be used afterwards."""
+
+
+def floats(outputs: Mapping[str, Array], name: str) -> Float32Array:
+    """Return an output as float32, by its present or former name.
+
+    Raises:
+        BundleError: it holds NaN or infinity, which would pass for a picture without objects.
+    """
+    values = np.asarray(tensor_of(outputs, name)).astype(np.float32, copy=False)
+    if not np.isfinite(values.sum(dtype=np.float64)):
+        raise BundleError(
+            f"the output {name} is not finite: the weights are damaged, or overflow in this precision; "
+            "build the bundle again with --precision fp32 and see: edgekd doctor BUNDLE"
+        )
+    return values
 
 
 def open_engine(

@@ -13,7 +13,7 @@ from edgekd.graphs import CROPS, MASK_LOGITS, PREDICTED_IOU
 from edgekd.model_set import CropInput
 from edgekd.runtime.crops import cut, lattice_of, windows_of
 from edgekd.runtime.detect import Found
-from edgekd.runtime.engines import Engine
+from edgekd.runtime.engines import Engine, floats
 from edgekd.runtime.segment import MaskOptions, box_chunks, masks_on_lattices
 from edgekd.runtime.stopwatch import Stopwatch
 from edgekd.types import Float32Array, Masks, UInt8Array
@@ -54,4 +54,4 @@ class CropSegmenter:
         if size > n:
             crops = np.concatenate([crops, np.repeat(crops[-1:], size - n, 0)])
         outputs = self._network.infer({CROPS: crops})
-        return outputs[MASK_LOGITS][:n].astype(np.float32), outputs[PREDICTED_IOU][:n].astype(np.float32)
+        return floats(outputs, MASK_LOGITS)[:n].copy(), floats(outputs, PREDICTED_IOU)[:n].copy()
