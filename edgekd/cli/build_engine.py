@@ -42,6 +42,7 @@ def build_engine(
     from edgekd.cli.console import log, out
     from edgekd.cli.values import parse_numbers, parse_size, parse_sm
     from edgekd.deploy.build import BuildOptions, build_bundle
+    from edgekd.deploy.engine_check import build_checked
 
     options = BuildOptions(
         backend=backend,
@@ -60,7 +61,8 @@ def build_engine(
         manifest = _gated(models, output, options, (gate, data, data_images, fallback))
     else:
         with log.status("building engines"):
-            manifest = build_bundle(models, output, options, log.print)
+            build = build_checked if options.facts.on_gpu else build_bundle
+            manifest = build(models, output, options, log.print)
     total_mb = sum(file.n_bytes for stage in manifest.stages.values() for file in stage.files) / 1e6
     out.print(f"{output}: {manifest.backend} {manifest.backend_version}, {total_mb:.1f} MB")
     for note in manifest.notes:

@@ -145,7 +145,10 @@ def test_default_buckets_bound_the_memory_of_two_clones(cudart, monkeypatch, tmp
 def test_bench_sees_a_gpu(bundle, scene, cudart, monkeypatch):
     fake_builder.use_building_tensorrt(monkeypatch, cudart)
     with Chain.open(bundle) as chain:
-        report = bench_chain(chain, "0", [scene], BenchOptions(min_runs=2, min_seconds=0), OPTIONS)
+        launches = cudart.host_graph_launches()
+        report = bench_chain(chain, "0", [scene], BenchOptions(0, min_runs=2, min_seconds=0), OPTIONS)
+    # Four engine calls per picture, the last two of one shape: all of the second warm-up and of both timed runs replay.
+    assert cudart.host_graph_launches() - launches == 1 + 3 * 4
     assert set(report.engines["encoder"]) == {"h2d", "gpu_compute", "d2h"}
     assert report.backend_version == "10.3.0"
 
