@@ -98,7 +98,7 @@ def prepare(arguments: argparse.Namespace, work: Path) -> None:
     from ultralytics import YOLO
 
     from edgekd.deploy.build import BuildOptions, build_bundle
-    from edgekd.deploy.export import ExportOptions, export_models
+    from edgekd.deploy.export import ExportOptions, export_networks
     from edgekd.model_set import Source
     from edgekd.models.tinysam import load_tinysam
     from edgekd.models.weights import resolve
@@ -112,7 +112,7 @@ def prepare(arguments: argparse.Namespace, work: Path) -> None:
         shutil.copyfile(path, work / f"{key}.pt")
         YOLO(work / f"{key}.pt").export(format="openvino", imgsz=640, verbose=False)
         models = work / f"{key}_models"
-        export_models(
+        export_networks(
             load_detector(path), load_tinysam(segmenter), {"detector": source, "segmenter": source}, models,
             ExportOptions(encoder_px=(1024, 1024)),
         )  # fmt: skip

@@ -14,6 +14,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgekd.bundle import Manifest, read_manifest
+    from edgekd.data.labels import LabelledSet
+    from edgekd.data.read import read_labels
+    from edgekd.deploy.build import build_bundle
+    from edgekd.deploy.build_options import BuildOptions
+    from edgekd.deploy.calibrate import calibrate
+    from edgekd.deploy.export_models import ModelChoice, export_models
+    from edgekd.deploy.quantize import CalibrateOptions
     from edgekd.errors import (
         BackendUnavailable,
         BuildError,
@@ -23,12 +33,18 @@ if TYPE_CHECKING:
         EdgekdError,
         GateFailed,
         InputError,
+        Interrupted,
         ModelError,
         TrainingError,
     )
+    from edgekd.measure.accuracy import AccuracyReport, EvaluateOptions, evaluate
+    from edgekd.measure.latency import BenchOptions, LatencyReport, measure_latency
+    from edgekd.model_set import ModelSet
     from edgekd.runtime.chain import Chain, ChainOptions
     from edgekd.runtime.detect import DetectOptions
     from edgekd.runtime.results.draw import overlay
+    from edgekd.runtime.results.writer import ResultOptions, ResultWriter
+    from edgekd.runtime.run import PictureReport, RunOptions, run_pictures
     from edgekd.runtime.segment import MaskOptions
     from edgekd.runtime.sources import read_picture
     from edgekd.types import ChainResult, Detections, Masks
@@ -36,10 +52,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AccuracyReport": "edgekd.measure.accuracy",
     "BackendUnavailable": "edgekd.errors",
+    "BenchOptions": "edgekd.measure.latency",
     "BuildError": "edgekd.errors",
+    "BuildOptions": "edgekd.deploy.build_options",
     "BundleError": "edgekd.errors",
     "BundleMismatch": "edgekd.errors",
+    "CalibrateOptions": "edgekd.deploy.quantize",
     "Chain": "edgekd.runtime.chain",
     "ChainOptions": "edgekd.runtime.chain",
     "ChainResult": "edgekd.types",
@@ -47,21 +67,44 @@ _HOME = {
     "DetectOptions": "edgekd.runtime.detect",
     "Detections": "edgekd.types",
     "EdgekdError": "edgekd.errors",
+    "EvaluateOptions": "edgekd.measure.accuracy",
     "GateFailed": "edgekd.errors",
     "InputError": "edgekd.errors",
+    "Interrupted": "edgekd.errors",
+    "LabelledSet": "edgekd.data.labels",
+    "LatencyReport": "edgekd.measure.latency",
+    "Manifest": "edgekd.bundle",
     "MaskOptions": "edgekd.runtime.segment",
     "Masks": "edgekd.types",
+    "ModelChoice": "edgekd.deploy.export_models",
     "ModelError": "edgekd.errors",
+    "ModelSet": "edgekd.model_set",
+    "PictureReport": "edgekd.runtime.run",
+    "ResultOptions": "edgekd.runtime.results.writer",
+    "ResultWriter": "edgekd.runtime.results.writer",
+    "RunOptions": "edgekd.runtime.run",
     "TrainingError": "edgekd.errors",
+    "build_bundle": "edgekd.deploy.build",
+    "calibrate": "edgekd.deploy.calibrate",
+    "evaluate": "edgekd.measure.accuracy",
+    "export_models": "edgekd.deploy.export_models",
+    "measure_latency": "edgekd.measure.latency",
     "overlay": "edgekd.runtime.results.draw",
+    "read_labels": "edgekd.data.read",
+    "read_manifest": "edgekd.bundle",
     "read_picture": "edgekd.runtime.sources",
+    "run_pictures": "edgekd.runtime.run",
 }
 
 __all__ = [
+    "AccuracyReport",
     "BackendUnavailable",
+    "BenchOptions",
     "BuildError",
+    "BuildOptions",
     "BundleError",
     "BundleMismatch",
+    "CalibrateOptions",
     "Chain",
     "ChainOptions",
     "ChainResult",
@@ -69,19 +112,38 @@ __all__ = [
     "DetectOptions",
     "Detections",
     "EdgekdError",
+    "EvaluateOptions",
     "GateFailed",
     "InputError",
+    "Interrupted",
+    "LabelledSet",
+    "LatencyReport",
+    "Manifest",
     "MaskOptions",
     "Masks",
+    "ModelChoice",
     "ModelError",
+    "ModelSet",
+    "PictureReport",
+    "ResultOptions",
+    "ResultWriter",
+    "RunOptions",
     "TrainingError",
+    "build_bundle",
+    "calibrate",
+    "evaluate",
+    "export_models",
     "load",
+    "measure_latency",
     "overlay",
+    "read_labels",
+    "read_manifest",
     "read_picture",
+    "run_pictures",
 ]
 
 
-def load(folder: str, n_threads: int | None = None) -> Chain:
+def load(folder: str | Path, n_threads: int | None = None) -> Chain:
     """Open a bundle; see `edgekd.Chain.open` for arguments and errors."""
     from edgekd.runtime.chain import Chain
 
@@ -93,7 +155,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'edgekd' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOME[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        from edgekd.environment import missing_module
+
+        raise missing_module(error, f"edgekd.{name}") from error
 
 
 def __dir__() -> list[str]:

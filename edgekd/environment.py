@@ -150,3 +150,23 @@ def _lines(path: Path) -> list[str]:
 def _first_line(path: Path) -> str | None:
     lines = _lines(path)
     return lines[0].strip("\x00 ") if lines else None
+
+
+_EXTRA_OF = {
+    "onnx": "build", "onnxruntime": "build", "onnxscript": "build", "torch": "build", "torchvision": "build",
+    "ultralytics": "build", "timm": "build", "nncf": "build", "faster_coco_eval": "train", "pywt": "train",
+    "safetensors": "train", "matplotlib": "train", "yaml": "train", "shapely": "geo", "scipy": "train",
+    "transformers": "sam3", "rasterio": "geo", "pyogrio": "geo", "tensorrt": "tensorrt", "tensorrt_rtx": "rtx",
+}  # fmt: skip
+
+
+def missing_module(error: ModuleNotFoundError, purpose: str) -> Exception:
+    """Return what to raise when an import fails: one sentence with the extra that brings the module, else the error."""
+    from edgekd.errors import BackendUnavailable
+
+    module = (error.name or "").split(".")[0]
+    if module not in _EXTRA_OF:
+        return error
+    return BackendUnavailable(
+        f"{purpose} needs {module}, which is not installed; install it with: pip install 'edgekd[{_EXTRA_OF[module]}]'"
+    )

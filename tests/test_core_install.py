@@ -49,7 +49,8 @@ def test_what_needs_an_extra_says_which(core: Path, tmp_path: Path) -> None:
     (tmp_path / "a.pt").touch()
     for command, extra in (
         (["export", "--detector", "a.pt", "--segmenter", "a.pt", "-o", "models"], "edgekd[build]"),
-        (["build-engine", "models", "-o", "b", "--backend", "onnxruntime"], "models.json"),
+        (["build-engine", "models", "-o", "b", "--backend", "onnxruntime"], "edgekd[device]"),
+        (["kernels", "info"], "edgekd[build]"),
     ):
         done = subprocess.run(
             [str(core / "edgekd"), *command], capture_output=True, text=True, check=False, cwd=tmp_path

@@ -62,9 +62,9 @@ def _measure(bundle: Path, labels: LabelledSet, options: Any, threads: int | Non
     from rich.progress import track
 
     from edgekd.cli.console import log
-    from edgekd.measure.accuracy import evaluate_bundle
+    from edgekd.measure.accuracy import evaluate as measure
 
-    return evaluate_bundle(bundle, labels, options, lambda items: track(items, "evaluating", console=log), threads)
+    return measure(bundle, labels, options, lambda items: track(items, "evaluating", console=log), threads)
 
 
 def _compare(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,9 +69,36 @@ def main() -> None:
     try:
         app()
     except EdgekdError as error:
-        sys.exit(_say(f"edgekd: {error}", error.exit_code))
+        sys.exit(_say(f"edgekd: {with_flag(str(error), _options_of(sys.argv[1:]))}", error.exit_code))
+    except ModuleNotFoundError as error:
+        from edgekd.environment import missing_module
+
+        reason = missing_module(error, "this command")
+        if reason is error:
+            raise
+        sys.exit(_say(f"edgekd: {reason}", 1))
     except KeyboardInterrupt:
         sys.exit(_say("edgekd: interrupted, nothing half-written is left", 130))
+
+
+def with_flag(sentence: str, options: Mapping[str, str]) -> str:
+    """Add the flag to the sentence of a library function, which begins with the name of its argument.
+
+    Args:
+        sentence: such as `confidence is 2, expected ...`.
+        options: argument -> flag, of the command that runs.
+    """
+    argument = sentence.split(" ", 1)[0]
+    return f"{sentence} (the option is {options[argument]})" if argument in options else sentence
+
+
+def _options_of(words: Sequence[str]) -> dict[str, str]:
+    """The options of the command that `words` name: argument -> longest flag."""
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        children = getattr(command, "commands", {})
+        command = children.get(word) or children.get("default") or command
+    return {each.name: max(each.opts, key=len) for each in command.params if each.opts[0].startswith("-")}
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -78,7 +78,7 @@ class Graph:
     layouts: Mapping[str, str]
 
 
-def export_models(
+def export_networks(
     detector: nn.Module, segmenter: TinySam, sources: Mapping[str, Source], destination: Path, options: ExportOptions
 ) -> ModelSet:
     """Write three graphs and `models.json` into `destination`, atomically.

@@ -79,7 +79,7 @@ class PlanOptions:
             raise BuildError(f"the builder level is {self.optimization_level}, expected 0 to 5; give another --level")
         if self.workspace_bytes is not None and self.workspace_bytes <= 0:
             raise BuildError(
-                f"the workspace is {self.workspace_bytes} bytes, expected more than 0; give another --workspace"
+                f"the workspace is {self.workspace_bytes} bytes, expected more than 0; give another --workspace-mib"
             )
         if self.rtx and self.timing_cache is not None:
             raise BuildError(
@@ -281,6 +281,7 @@ def _serialize(
     plan: IHostMemory | None = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError(
-            f"TensorRT cannot build the engine ({library.last_error()}); try another --precision or more --workspace"
+            f"TensorRT cannot build the engine ({library.last_error()}); "
+            "try another --precision or more --workspace-mib"
         )
     return bytes(plan)

@@ -26,6 +26,7 @@ from edgekd.measure import coco_metrics as coco
 from edgekd.measure.coco_metrics import Json
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
+from edgekd.text import shown
 from edgekd.types import Detections, Float32Array, Int32Array, UInt8Array
 
 Track = Callable[[Sequence[LabelledPicture]], Iterable[LabelledPicture]]
@@ -88,6 +89,10 @@ class AccuracyReport(BaseModel):
     box: dict[str, float] = {}
     mask: dict[str, float] = {}
     gt_box_mask: dict[str, float] = {}
+    box_by_class: dict[str, float] = {}
+    """AP of the boxes of each class, by name."""
+
+    mask_by_class: dict[str, float] = {}
     pictures: tuple[PictureScore, ...] = ()
 
     @model_validator(mode="before")
@@ -112,7 +117,8 @@ def evaluate_chain(
         track: shows progress.
 
     Returns:
-        `box`, `mask` and `gt_box_mask`: metric -> value (see `coco_metrics`), and the score of every picture.
+        `box`, `mask` and `gt_box_mask`: metric -> value (see `coco_metrics`); `box_by_class` and `mask_by_class`:
+        class name -> AP; and the score of every picture.
 
     Raises:
         DataError: the labels' classes are not the bundle's, or a picture has another size than its label says.
@@ -124,8 +130,8 @@ def evaluate_chain(
     return run.metrics(), tuple(run.scores)
 
 
-def evaluate_bundle(
-    folder: Path,
+def evaluate(
+    bundle: str | Path,
     labels: LabelledSet,
     options: EvaluateOptions | None = None,
     track: Track = iter,
@@ -133,13 +139,13 @@ def evaluate_bundle(
 ) -> AccuracyReport:
     """Open a bundle, measure it and say where; arguments and errors as for `evaluate_chain` and `Chain.open`."""
     options = options or EvaluateOptions()
-    with Chain.open(folder, n_threads) as chain:
+    with Chain.open(bundle, n_threads) as chain:
         metrics, scores = evaluate_chain(chain, labels, options, track)
         manifest = chain.manifest
     return AccuracyReport(
         edgekd_version=edgekd.__version__,
         machine=describe_machine(),
-        bundle_sha256=sha256_of(folder / "manifest.json"),
+        bundle_sha256=sha256_of(Path(bundle) / "manifest.json"),
         backend=manifest.backend,
         backend_version=manifest.backend_version,
         precision={name: stage.precision for name, stage in manifest.stages.items()},
@@ -151,6 +157,8 @@ def evaluate_bundle(
         box=metrics["box"],
         mask=metrics["mask"],
         gt_box_mask=metrics["gt_box_mask"],
+        box_by_class=metrics["box_by_class"],
+        mask_by_class=metrics["mask_by_class"],
         pictures=scores,
     )
 
@@ -249,11 +257,19 @@ class _Evaluation:
         boxes, masks = self._options.detector, self._options.detector and self._with_masks
         truth = coco.coco_labels(self._labels.pictures, self._class_of)
         ious, areas = np.concatenate([np.zeros(0), *self._ious]), np.concatenate([np.zeros(0), *self._areas])
+        box = coco.evaluated(truth, self._boxes, "bbox") if boxes else None
+        mask = coco.evaluated(truth, self._masks, "segm") if masks else None
         return {
-            "box": coco.average_precision(truth, self._boxes, "bbox") if boxes else {},
-            "mask": coco.average_precision(truth, self._masks, "segm") if masks else {},
+            "box": coco.overall(box) if box else {},
+            "mask": coco.overall(mask) if mask else {},
             "gt_box_mask": coco.iou_by_size(ious, areas),
+            "box_by_class": self._named(coco.by_class(box)) if box else {},
+            "mask_by_class": self._named(coco.by_class(mask)) if mask else {},
         }
+
+    def _named(self, values: dict[int, float]) -> dict[str, float]:
+        names = self._chain.manifest.pipeline.class_names
+        return {names[category]: value for category, value in values.items() if category < len(names)}
 
 
 def _box_results(image_id: int, found: Detections) -> list[Json]:
@@ -306,11 +322,17 @@ def accuracy_table(report: AccuracyReport) -> Table:
     table.add_column("%", justify="right")
     for part, values in _parts(report).items():
         for name, value in values.items():
-            table.add_row(part, name, f"{100 * value:.1f}")
+            table.add_row(part, shown(name), f"{100 * value:.1f}")
             part = ""
     return table
 
 
 def _parts(report: AccuracyReport) -> dict[str, dict[str, float]]:
-    parts = {"boxes": report.box, "masks": report.mask, "masks from the labels' boxes": report.gt_box_mask}
+    parts = {
+        "boxes": report.box,
+        "boxes, ap by class": report.box_by_class,
+        "masks": report.mask,
+        "masks, ap by class": report.mask_by_class,
+        "masks from the labels' boxes": report.gt_box_mask,
+    }
     return {name: values for name, values in parts.items() if values}

@@ -73,12 +73,33 @@ def average_precision(labels: Json, detections: list[Json], kind: Literal["bbox"
     Returns:
         `ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar100`; a size without an object has no entry.
     """
+    return overall(evaluated(labels, detections, kind))
+
+
+def evaluated(labels: Json, detections: list[Json], kind: Literal["bbox", "segm"]) -> Any:
+    """Run the evaluator; arguments as for `average_precision`."""
     coco, evaluator_of = _library()
     truth = coco(labels, use_deepcopy=True)
     evaluator = evaluator_of(truth, truth.loadRes(detections), kind)
     evaluator.run()
+    return evaluator
+
+
+def overall(evaluator: Any) -> dict[str, float]:
+    """Return the metrics of `average_precision`."""
     stats = evaluator.stats_as_dict
     return {name: float(stats[key]) for name, key in _NAMES.items() if stats[key] >= 0}
+
+
+def by_class(evaluator: Any) -> dict[int, float]:
+    """Return AP (IoU 0.50 to 0.95, all sizes, 100 boxes), 0..1, by category; one without an object has no entry."""
+    precision = np.asarray(evaluator.eval["precision"])[:, :, :, 0, -1]  # IoU, recall, category
+    found = {}
+    for index, category in enumerate(evaluator.params.catIds):
+        values = precision[:, :, index]
+        if (values > -1).any():
+            found[int(category)] = float(values[values > -1].mean())
+    return found
 
 
 def encode_masks(masks: Masks) -> list[Json]:

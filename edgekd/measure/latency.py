@@ -265,7 +265,7 @@ def _warnings(stages: Mapping[str, Distribution], n_boxes: Sequence[int], runs: 
             "stop other work and lock the clocks for stable numbers"
         )
     if runs < 100:
-        found.append(f"p99 rests on {runs} runs; raise min_runs to 100 or more to trust it")
+        found.append(f"p99 rests on {runs} runs, fewer than the 100 that it takes to trust it")
     if not any(n_boxes):
         found.append("no box was found, so the segmenter never ran; lower confidence or give other pictures")
     return tuple(found)

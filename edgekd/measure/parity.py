@@ -158,9 +158,10 @@ def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(a64 @ b64 / max(float(np.linalg.norm(a64) * np.linalg.norm(b64)), 1e-30))
 
 
-def _sameness(embeddings: Sequence[Float32Array]) -> float:
-    pairs = ((a, b) for i, a in enumerate(embeddings) for b in embeddings[:i])
-    return max(_cosine(a, b) for a, b in pairs)
+def _sameness(embeddings: Sequence[Float32Array]) -> float | None:
+    """The largest cosine between two pictures that were fed in one size; None when there are no two."""
+    pairs = ((a, b) for i, a in enumerate(embeddings) for b in embeddings[:i] if a.shape == b.shape)
+    return max((_cosine(a, b) for a, b in pairs), default=None)
 
 
 def _centre_box(picture_px: tuple[int, int]) -> Float32Array:
@@ -178,7 +179,7 @@ def _report(compared: _Compared, n_images: int) -> ParityReport:
     def mean(values: list[float]) -> float | None:
         return float(np.mean(values)) if values else None
 
-    first, second = compared.embeddings
+    sameness = [_sameness(embeddings) for embeddings in compared.embeddings]
     return ParityReport(
         n_images=n_images,
         n_boxes=compared.n_boxes,
@@ -189,7 +190,7 @@ def _report(compared: _Compared, n_images: int) -> ParityReport:
         mask_iou=mean(compared.mask_iou),
         mask_iou_p10=float(np.percentile(compared.mask_iou, 10)) if compared.mask_iou else None,
         embedding_cosine=min(compared.cosine, default=None),
-        embedding_sameness=_sameness(second) - _sameness(first) if len(second) > 1 else None,
+        embedding_sameness=None if None in sameness else sameness[1] - sameness[0],  # type: ignore[operator]
     )
 
 

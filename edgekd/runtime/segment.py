@@ -58,7 +58,7 @@ class MaskOptions:
             InputError: `min_region_px` is negative.
         """
         if self.min_region_px < 0:
-            raise InputError(f"min_region_px is {self.min_region_px}, expected 0 or more; try --min-region-px 0")
+            raise InputError(f"min_region_px is {self.min_region_px}, expected 0 or more")
 
 
 def box_chunks(n_boxes: int, buckets: Sequence[int]) -> Iterator[tuple[slice, int]]:

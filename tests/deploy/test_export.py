@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from edgekd.deploy.export import ExportOptions, export_graph, export_models, graphs_of  # noqa: E402
+from edgekd.deploy.export import ExportOptions, export_graph, export_networks, graphs_of  # noqa: E402
 from edgekd.deploy.onnx_edit import fix_shapes, half_storage, no_forbidden_operators  # noqa: E402
 from edgekd.errors import ModelError  # noqa: E402
 from edgekd.model_set import Source  # noqa: E402
@@ -87,5 +87,5 @@ def test_graphs_that_tensorrt_cannot_build_are_refused() -> None:
 
 def test_sizes_that_do_not_fit_are_refused(detector: torch.nn.Module, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="multiples of 32"):
-        export_models(detector, TinySam(), {}, tmp_path / "m", ExportOptions(encoder_px=(1000, 1000)))
+        export_networks(detector, TinySam(), {}, tmp_path / "m", ExportOptions(encoder_px=(1000, 1000)))
     assert not (tmp_path / "m").exists()

@@ -18,7 +18,7 @@ from edgekd.measure.accuracy import (
     EvaluateOptions,
     PictureScore,
     accuracy_table,
-    evaluate_bundle,
+    evaluate,
     evaluate_chain,
     map_classes,
     worst_pictures,
@@ -51,7 +51,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory, scene: np.ndarray, shipped_
 
 
 def test_its_own_findings_as_labels_score_full_marks(shipped_bundle: Path, labels: LabelledSet) -> None:
-    report = evaluate_bundle(shipped_bundle, labels)
+    report = evaluate(shipped_bundle, labels)
     # Boxes below the labels' confidence come after all labels are found, so they cost nothing.
     assert report.box["ap"] == pytest.approx(1)
     assert report.mask["ap"] == pytest.approx(1)

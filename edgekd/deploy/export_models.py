@@ -1,0 +1,131 @@
+"""What a user names becomes a model set: shipped graphs are copied, checkpoints are exported and compared with PyTorch.
+
+Names or paths of a detector and a segmenter go in; a folder with `models.json` comes out. The kind follows from the
+segmenter. Only an export needs torch; shipped graphs are copied without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgekd.environment import has_module
+from edgekd.errors import BackendUnavailable, InputError
+from edgekd.files import sha256_of
+from edgekd.model_set import ModelSet, Source
+from edgekd.models import weights
+from edgekd.models.crop_set import copy_shipped_crop
+from edgekd.package_files import default_models
+
+Size = tuple[int, int]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """What is exported.
+
+    Attributes:
+        detector: Ultralytics checkpoint (.pt), or a name; for a crop segmenter the folder of a model set, or a name.
+        segmenter: checkpoint of TinySAM, MobileSAM or a crop segmenter, or a name.
+        detector_px, segmenter_px: (height, width) of the inputs, multiples of 32; None is what the models came with.
+        prompt: what the decoder of TinySAM is told of a box.
+        detector_licence, segmenter_licence: recorded with the weights.
+        half_storage: store weights as fp16: half the file.
+    """
+
+    detector: str = weights.SHIPPED_DETECTOR
+    segmenter: str = weights.SHIPPED_SEGMENTER
+    detector_px: Size | None = None
+    segmenter_px: Size | None = None
+    prompt: Literal["box", "box+centre"] = "box"
+    detector_licence: str = "AGPL-3.0 (Ultralytics)"
+    segmenter_licence: str = "not stated"
+    half_storage: bool = False
+
+
+def export_models(
+    destination: str | Path, choice: ModelChoice | None = None, report: Report = lambda line: None
+) -> ModelSet:
+    """Write a model set for `edgekd.calibrate` and `edgekd.build_bundle`.
+
+    Args:
+        destination: the folder to make or replace.
+        choice: which models; the shipped ones when None.
+        report: called with one line per step.
+
+    Raises:
+        InputError: a name or path is unknown, or the folder cannot be written.
+        ModelError: a checkpoint is of another kind, or a graph differs from PyTorch by more than 1e-4.
+        BackendUnavailable: an export was asked for and torch is not installed.
+    """
+    destination, choice = Path(destination), choice or ModelChoice()
+    if _is_crop(choice.segmenter):
+        return _export_crop(destination, choice, report)
+    if (choice.detector, choice.segmenter) == (weights.SHIPPED_DETECTOR, weights.SHIPPED_SEGMENTER):
+        sizes = (
+            "" if choice.detector_px is choice.segmenter_px is None else ", with the input sizes that were asked for"
+        )
+        report(f"the shipped graphs of {choice.detector} and {choice.segmenter} are copied{sizes}")
+        return weights.copy_shipped(destination, choice.detector_px, choice.segmenter_px)
+    _need("torch", "ultralytics", "onnx", "onnxscript", "timm")
+    from edgekd.deploy.export import ExportOptions, export_networks
+    from edgekd.models.tinysam import load_tinysam
+    from edgekd.models.yolo11n import load_detector
+
+    detector, segmenter = weights.resolve(choice.detector), weights.resolve(choice.segmenter)
+    report(f"detector {detector}, segmenter {segmenter}")
+    sources = {
+        "detector": _source(detector, choice.detector_licence),
+        "segmenter": _source(segmenter, choice.segmenter_licence),
+    }
+    options = ExportOptions(
+        detector_px=choice.detector_px or (640, 640),
+        encoder_px=choice.segmenter_px or (1024, 1024),
+        prompt=choice.prompt,
+        half_storage=choice.half_storage,
+    )
+    return export_networks(load_detector(detector), load_tinysam(segmenter), sources, destination, options)
+
+
+def _is_crop(segmenter: str) -> bool:
+    if segmenter == weights.SHIPPED_CROP:
+        return True
+    if not Path(segmenter).is_file() or not has_module("torch"):
+        return False
+    from edgekd.models.crop_segmenter import is_crop_checkpoint
+
+    return is_crop_checkpoint(Path(segmenter))
+
+
+def _export_crop(destination: Path, choice: ModelChoice, report: Report) -> ModelSet:
+    """The detector of a model set, by default the shipped one, and a crop segmenter: a set of the kind crop."""
+    shipped_detector = choice.detector == weights.SHIPPED_DETECTOR
+    if not shipped_detector and not Path(choice.detector).is_dir():
+        raise InputError(
+            f"the detector of a crop segmenter is taken from a model set and {choice.detector} is not the folder of "
+            "one; write it with: edgekd export --detector YOUR.pt -o DIR, and give --detector DIR"
+        )
+    models = default_models() if shipped_detector else Path(choice.detector)
+    if choice.segmenter == weights.SHIPPED_CROP:
+        report(f"the shipped crop segmenter is put beside the detector of {models}")
+        return copy_shipped_crop(destination, models, choice.detector_px)
+    _need("torch", "onnx", "onnxscript")
+    from edgekd.deploy.export_crop import export_crop_models
+    from edgekd.models.crop_segmenter import load_crop_segmenter
+
+    file = Path(choice.segmenter)
+    source = _source(file, choice.segmenter_licence)
+    return export_crop_models(models, load_crop_segmenter(file), source, destination, choice.half_storage)
+
+
+def _source(file: Path, licence: str) -> Source:
+    return Source(name=file.stem, sha256=sha256_of(file), licence=licence)
+
+
+def _need(*modules: str) -> None:
+    missing = [name for name in modules if not has_module(name)]
+    if missing:
+        raise BackendUnavailable(f"export needs {', '.join(missing)}; install them with: pip install 'edgekd[build]'")
