@@ -14,6 +14,7 @@ import edgekd
 
 project = "edgekd"
 author = "The edgekd authors"
+copyright = "the edgekd authors, Apache-2.0"
 release = edgekd.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}

@@ -1,0 +1,101 @@
+"""Hostile files against every reader: each is read, or refused with one sentence; nothing else may happen.
+
+    python tests/attack/inputs.py --inputs 50000 [--seed 0] [--json FILE]
+
+A number and a target name an input, so a finding can be made again: --target "COCO labels" --first 1234 --inputs 1.
+Exit 1 when a reader let another exception out, started a program, connected, or wrote outside its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import traceback
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from guard import watched
+from targets import Target, targets
+
+from edgekd.errors import EdgekdError
+
+MAX_FINDINGS = 20
+
+
+@dataclass
+class Tally:
+    """What became of the inputs of one target."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    findings: list[str] = field(default_factory=list)
+
+    def note(self, number: int, what: str, text: str) -> None:
+        """Keep a finding with the number that makes it again."""
+        self.counts[what] += 1
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(f"input {number}: {text}")
+
+
+def attack(target: Target, n_inputs: int, seed: int, first: int = 0) -> Tally:
+    """Read `n_inputs` hostile forms of one good file."""
+    tally = Tally()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        victim = target.lay(folder)
+        good = victim.read_bytes()
+        for number in range(first, first + n_inputs):
+            victim.write_bytes(target.mutate(good, Random(f"{seed} {target.name} {number}")))
+            _read(target, folder, number, tally)
+    return tally
+
+
+def _read(target: Target, folder: Path, number: int, tally: Tally) -> None:
+    with watched(folder) as crimes, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            target.read(folder)
+            tally.counts["read"] += 1
+        except EdgekdError as error:
+            message = str(error)
+            if "\n" in message or "\x1b" in message or not message.isprintable():
+                tally.note(number, "not one printable sentence", repr(message)[:300])
+            else:
+                tally.counts["refused"] += 1
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            tally.note(number, "another exception", f"{type(error).__name__}: {error!s:.150} ({place.filename}:{place.lineno})")
+        for crime in list(crimes):
+            tally.note(number, "broke the rules", crime)
+
+
+def main() -> None:
+    """Attack, print one line per target, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=50_000, help="over all targets")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--target")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    chosen = [target for target in targets() if options.target in (None, target.name)]
+    share = -(-options.inputs // len(chosen))
+    tallies = {}
+    for target in chosen:
+        tally = tallies[target.name] = attack(target, share, options.seed, options.first)
+        print(f"{target.name}: {dict(tally.counts)}", flush=True)
+        for finding in tally.findings:
+            print(f"    {finding}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({name: dict(tally.counts) for name, tally in tallies.items()}, indent=1) + "\n")
+    sys.exit(any(tally.findings for tally in tallies.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What is attacked: for each reader of the package a good file, where it lies, and the call that reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mutate import mutate_bytes, mutate_json
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader: `lay` writes a good input into a folder and names the file to attack, `read` reads the folder."""
+
+    name: str
+    lay: Callable[[Path], Path]
+    read: Callable[[Path], Any]
+    is_json: bool = False
+
+    def mutate(self, data: bytes, random: Any) -> bytes:
+        """A hostile form of the file."""
+        return mutate_json(data, random) if self.is_json and random.random() < 0.7 else mutate_bytes(data, random)
+
+
+def picture_bytes(suffix: str = ".png", side_px: int = 24, sixteen: bool = False) -> bytes:
+    """A small encoded picture."""
+    import cv2
+
+    values = np.random.default_rng(0).integers(0, 65_535 if sixteen else 255, (side_px, side_px, 3))
+    done, data = cv2.imencode(suffix, values.astype(np.uint16 if sixteen else np.uint8))
+    assert done
+    return data.tobytes()
+
+
+def _coco(folder: Path) -> Path:
+    (folder / "images").mkdir()
+    (folder / "images/a.png").write_bytes(picture_bytes())
+    polygon = [[2.0, 2.0, 20.0, 2.0, 20.0, 20.0, 2.0, 20.0]]
+    labels = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 24, "height": 24}],
+        "categories": [{"id": 3, "name": "ship"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [2, 2, 18, 18], "area": 324, "iscrowd": 0, "segmentation": polygon}
+        ],
+    }
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(labels))
+    return path
+
+
+def _yolo(folder: Path) -> Path:
+    for split in ("train", "val"):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "labels" / split).mkdir(parents=True)
+        (folder / "images" / split / "a.png").write_bytes(picture_bytes())
+        (folder / "labels" / split / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (folder / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames:\n  0: ship\n")
+    return folder / "data.yaml"
+
+
+def _yolo_labels(folder: Path) -> Path:
+    _yolo(folder)
+    return folder / "labels/val/a.txt"
+
+
+def _manifest(folder: Path) -> Path:
+    from edgekd.shipped import default_models
+
+    source = json.loads((default_models() / "models.json").read_text())
+    name, digest = "detector.onnx", "0" * 64
+    stages = {
+        stage: {
+            "files": [{"name": f"{stage}.onnx", "sha256": digest, "n_bytes": 1}],
+            "precision": "fp32",
+            "inputs": values["inputs"],
+            "outputs": values["outputs"],
+            "onnx_sha256": digest,
+            "source": values["source"],
+        }
+        for stage, values in source["stages"].items()
+    }
+    manifest = {
+        "format_version": 1, "edgekd_version": "0.1.0", "created": "2026-11-01T00:00:00+00:00", "backend": "onnxruntime",
+        "backend_version": "1", "target": {"os": "linux", "machine": "x86_64"}, "pipeline": source["pipeline"],
+        "max_boxes": 300, "stages": stages,
+    }  # fmt: skip
+    (folder / name).write_bytes(b"x")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder / "manifest.json"
+
+
+def _model_set(folder: Path) -> Path:
+    from edgekd.shipped import default_models
+
+    content = json.loads((default_models() / "models.json").read_text())
+    for stage in content["stages"].values():
+        (folder / stage["file"]).write_bytes(b"graph")
+        stage["sha256"] = hashlib.sha256(b"graph").hexdigest()
+    (folder / "models.json").write_text(json.dumps(content))
+    return folder / "models.json"
+
+
+def _picture(suffix: str, sixteen: bool = False) -> Callable[[Path], Path]:
+    def lay(folder: Path) -> Path:
+        path = folder / f"a{suffix}"
+        path.write_bytes(picture_bytes(suffix, sixteen=sixteen))
+        return path
+
+    return lay
+
+
+def _read_picture(folder: Path) -> Any:
+    from edgekd import read_picture
+
+    return read_picture(next(folder.glob("a.*")))
+
+
+def _recipe(folder: Path) -> Path:
+    from edgekd.deploy.recipes import calibration_folder
+
+    shutil.copy(calibration_folder() / "recipes/detector-cpu.json", folder / "recipe.json")
+    return folder / "recipe.json"
+
+
+def _checkpoint(folder: Path) -> Path:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"model": {"weight": torch.zeros(4, 4)}, "epoch": 1}, buffer)
+    (folder / "weights.pth").write_bytes(buffer.getvalue())
+    return folder / "weights.pth"
+
+
+def targets() -> list[Target]:
+    """Every reader of a file that strangers may have written."""
+    from edgekd.bundle import read_manifest
+    from edgekd.data.check import check_dataset
+    from edgekd.data.read import read_labelled_set
+    from edgekd.deploy.recipes import read_recipe
+    from edgekd.model_set import read_model_set
+    from edgekd.train.checkpoint import read_state
+    from edgekd.train.distill.recipes import load_recipe
+
+    return [
+        Target("manifest", _manifest, read_manifest, is_json=True),
+        Target("model set", _model_set, read_model_set, is_json=True),
+        Target("COCO labels", _coco, lambda folder: read_labelled_set(folder / "annotations.json"), is_json=True),
+        Target("data.yaml", _yolo, lambda folder: read_labelled_set(folder / "data.yaml")),
+        Target("data.yaml, checked", _yolo, lambda folder: check_dataset(folder / "data.yaml")),
+        Target("YOLO labels", _yolo_labels, lambda folder: read_labelled_set(folder / "data.yaml")),
+        Target("calibration recipe", _recipe, lambda folder: read_recipe(folder / "recipe.json"), is_json=True),
+        Target("distillation recipe", _recipe, lambda folder: load_recipe(str(folder / "recipe.json")), is_json=True),
+        Target("PNG", _picture(".png"), _read_picture),
+        Target("16-bit PNG", _picture(".png", sixteen=True), _read_picture),
+        Target("JPEG", _picture(".jpg"), _read_picture),
+        Target("TIFF", _picture(".tif"), _read_picture),
+        Target("BMP", _picture(".bmp"), _read_picture),
+        Target("checkpoint", _checkpoint, lambda folder: read_state(folder / "weights.pth")),
+    ]
