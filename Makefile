@@ -1,7 +1,7 @@
 # The daily commands; PYTHON is the interpreter of an environment with `pip install -e '.[dev]'`.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check test docs wheels bench demo-picture
+.PHONY: check test attack docs wheels bench demo-picture
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -10,6 +10,10 @@ check:
 
 test:
 	$(PYTHON) -m pytest -n auto --dist loadfile
+
+attack:
+	$(PYTHON) tests/attack/inputs.py --inputs 50000
+	$(PYTHON) tests/attack/faults.py --faults 300
 
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build

@@ -15,6 +15,8 @@
 The message is one sentence: what came, what was expected, the command that cures it.
 """
 
+import re
+
 
 class EdgekdError(Exception):
     """Base of every error that the user can cure; `exit_code` is what the command line returns."""
@@ -64,3 +66,10 @@ class GateFailed(EdgekdError):
     """A bundle was built and measured, and is not accurate enough."""
 
     exit_code = 3
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says, at most 160 characters, without escapes and control characters."""
+    lines = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error)).splitlines() or [""]
+    shown = "".join(letter for letter in lines[0] if letter.isprintable()).strip()
+    return (shown or type(error).__name__)[:160].rstrip(".")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import DataError
+from edgekd.errors import DataError, first_line
 
 TOLERANCE = 0.01
 """How far a coordinate may leave the picture, as a fraction of its side.
@@ -96,7 +96,7 @@ def read_text(path: Path, kind: str) -> str:
             raise DataError(f"{path} has over {LARGEST_BYTES >> 30} GiB, expected {kind}; split it")
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(f"{printable(str(path))[:200]} cannot be read ({reason}), expected {kind}"[:400]) from error
 
 
@@ -109,7 +109,7 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
     try:
         content = json.loads(read_text(path, kind))
     except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = first_line(error)
         raise DataError(f"{path} is not a JSON file ({reason}), expected {kind}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a JSON {type(content).__name__}, expected {kind}")

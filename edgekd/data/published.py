@@ -16,7 +16,7 @@ from edgekd.data.dota import DOTA_CLASSES, tile_dota
 from edgekd.data.inside import picture_inside
 from edgekd.data.labels import LabelledSet
 from edgekd.data.voc import read_voc_file
-from edgekd.data.write import DataReport, finish_dataset, start_dataset, write_description
+from edgekd.data.write import DataReport, finish_dataset, new_dataset
 from edgekd.errors import DataError
 
 DIOR_CLASSES = (
@@ -82,7 +82,8 @@ def convert_dota(
     source: Path, output: Path, limit: int | None, tile_px: int = 1024, overlap_px: int = 200
 ) -> DataReport:
     """Tile DOTA v1.0 with its oriented boxes into an Ultralytics OBB data set; see `tile_dota`."""
-    start_dataset(output)
-    tile_dota(source, output, limit, tile_px, overlap_px)
-    write_description(output, DOTA_CLASSES)
-    return finish_dataset(output, DataReport())
+    report = DataReport()
+    with new_dataset(output) as folder:
+        tile_dota(source, folder, limit, tile_px, overlap_px)
+        finish_dataset(folder, output, DOTA_CLASSES, report)
+    return report

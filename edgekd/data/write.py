@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.data.pixels import read_pixels
 from edgekd.data.yolo import read_yolo
 from edgekd.errors import DataError
+from edgekd.files import atomic_folder
 from edgekd.types import UInt8Array
 
 Form = Literal["box", "outline", "turned"]
@@ -61,43 +63,55 @@ def write_dataset(splits: Mapping[str, LabelledSet], output: Path, form: Form = 
     Raises:
         DataError: the folder is not empty, a split is empty, a picture is damaged or two have one name.
     """
-    start_dataset(output)
     report = DataReport()
-    for split, labels in splits.items():
-        if not labels.pictures:
-            raise DataError(f"the split {split} would be empty; give more pictures or another share for validation")
-        _write_split(split, labels, output, report, form)
-    write_description(output, next(iter(splits.values())).class_names, tuple(splits))
-    return finish_dataset(output, report)
+    class_names = next(iter(splits.values())).class_names
+    with new_dataset(output) as folder:
+        for split, labels in splits.items():
+            if not labels.pictures:
+                raise DataError(f"the split {split} would be empty; give more pictures or another share for validation")
+            _write_split(split, labels, folder, report, form)
+        finish_dataset(folder, output, class_names, report)
+    return report
 
 
-def start_dataset(output: Path) -> None:
-    """Check that a data set may be written here.
+@contextmanager
+def new_dataset(output: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes the data set `output` when the block ends without an exception.
 
     Raises:
         DataError: the folder is not empty.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output} is not an empty folder; give a new folder with -o")
+    with atomic_folder(output, lambda _: None) as folder:
+        yield folder
 
 
-def write_description(output: Path, class_names: Sequence[str], splits: Sequence[str] = ("train", "val")) -> None:
-    """Write `data.yaml`."""
+def finish_dataset(folder: Path, output: Path, class_names: Sequence[str], report: DataReport) -> None:
+    """Write `data.yaml`, check the data set, write `report.json`, draw `samples.jpg`; `report` is filled in.
+
+    Args:
+        folder: where the data set is made; it has `images/` and `labels/`.
+        output: where it will lie, which is what `data.yaml` names.
+        class_names: of all splits.
+        report: what was mended on the way.
+    """
+    splits = [path.name for path in sorted((folder / "images").iterdir())]
+    _write_description(folder, folder, class_names, splits)
+    report.splits = check_dataset(folder / "data.yaml")
+    (folder / "report.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
+    samples = read_yolo(folder / "data.yaml", "train", limit=12)
+    cv2.imwrite(str(folder / "samples.jpg"), draw_sheet(samples.pictures))
+    _write_description(folder, output, class_names, splits)
+
+
+def _write_description(folder: Path, root: Path, class_names: Sequence[str], splits: Sequence[str]) -> None:
     import yaml
 
-    content = {"path": str(output.resolve())} | {split: f"images/{split}" for split in splits}
+    content = {"path": str(root.resolve())} | {split: f"images/{split}" for split in splits}
     names = {index: str(name) for index, name in enumerate(class_names)}
     text = yaml.safe_dump(content | {"names": names}, sort_keys=False, allow_unicode=True)
-    (output / "data.yaml").write_text(text, encoding="utf-8")
-
-
-def finish_dataset(output: Path, report: DataReport) -> DataReport:
-    """Check the data set in `output`, write `report.json` and draw `samples.jpg`; return the report, filled in."""
-    report.splits = check_dataset(output / "data.yaml")
-    (output / "report.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
-    samples = read_yolo(output / "data.yaml", "train", limit=12)
-    cv2.imwrite(str(output / "samples.jpg"), draw_sheet(samples.pictures))
-    return report
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
 def _write_split(split: str, labels: LabelledSet, output: Path, report: DataReport, form: Form) -> None:

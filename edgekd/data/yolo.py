@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgekd.data.inside import TOLERANCE, checked_names, picture_inside, printable, read_text
 from edgekd.data.labels import LabelledPicture, LabelledSet, Segmentation
-from edgekd.errors import DataError, InputError
+from edgekd.errors import DataError, InputError, first_line
 from edgekd.runtime.picture_size import picture_size
 from edgekd.runtime.sources import PICTURE_SUFFIXES
 
@@ -64,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(f"{path} is not a YAML file ({reason}), expected {KIND}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}, expected {KIND}")

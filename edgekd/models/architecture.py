@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgekd.errors import ModelError
+from edgekd.errors import ModelError, first_line
 
 _ACTIVATION = re.compile(r"(?:torch\.)?nn\.(\w+)\(\s*(?:(?:inplace|negative_slope)\s*=\s*)?(?:True|False|[\d.]*)\s*\)")
 _WORD = re.compile(r"[\w.+-]{1,64}")
@@ -60,7 +60,7 @@ def read_architecture(name: str) -> dict[str, Any]:
     try:
         description = yaml_model_load(name)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:160]
+        reason = first_line(error)
         raise ModelError(f"{name} cannot be read as an architecture ({reason}); give an Ultralytics YAML") from error
     return check_architecture(description, name)
 
@@ -108,7 +108,7 @@ def rebuild_detector(
         model = build_detector(description, len(class_names), width, source)
         model.load_state_dict(weights)
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:160]
+        reason = first_line(error)
         raise ModelError(
             f"{source}: description and weights do not fit ({reason}); give a file of this version"
         ) from error

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.errors import ModelError
+from edgekd.errors import ModelError, first_line
 from edgekd.model_set import CropInput
 
 STRIDE_PX = 16
@@ -151,9 +151,8 @@ def load_crop_segmenter(path: Path) -> CropSegmenter:
     except ModelError:
         raise
     except Exception as reason:  # torch, zipfile and pickle raise a dozen types; all mean another file
-        first = (str(reason) or type(reason).__name__).splitlines()[0][:160]
         raise ModelError(
-            f"{path} is not a checkpoint of the crop segmenter ({first}); give the best.pt of: "
+            f"{path} is not a checkpoint of the crop segmenter ({first_line(reason)}); give the best.pt of: "
             "edgekd finetune --model crop"
         ) from reason
     model.float().eval()

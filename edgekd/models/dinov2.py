@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekd.errors import ModelError
+from edgekd.errors import ModelError, first_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -266,9 +266,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, zipfile and pickle raise a dozen types; all mean an unreadable file
-        raise ModelError(
-            f"{path} cannot be read as a file of weights: {(str(error) or type(error).__name__).splitlines()[0][:200]}"
-        ) from error
+        raise ModelError(f"{path} cannot be read as a file of weights: {first_line(error)}") from error
     for key in ("teacher", "model", "state_dict"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

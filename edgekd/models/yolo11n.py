@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekd.errors import ModelError
+from edgekd.errors import ModelError, first_line
 from edgekd.files import write_bytes
 
 # What torch's restricted unpickler raises on damaged or hostile bytes, beside its own error.
@@ -71,7 +70,7 @@ def load_detector(path: str | Path) -> nn.Module:
             warnings.simplefilter("ignore")  # torch warns of pickle protocols before it refuses what they hold
             checkpoint, _ = torch_safe_load(str(path), safe_only=True)
     except _UNREADABLE as error:
-        reason = _first_sentence(str(error))
+        reason = first_line(error)
         raise ModelError(f"{path} cannot be read as an Ultralytics detection checkpoint: {reason}") from error
     model: Any = checkpoint.get("ema") or checkpoint.get("model") if isinstance(checkpoint, dict) else None
     if type(model) is not DetectionModel:
@@ -152,8 +151,3 @@ class DetectorGraph(nn.Module):
         """Run backbone, neck and head convolutions; see the class for shapes."""
         boxes, scores = self.model._predict_once(images)
         return boxes, scores
-
-
-def _first_sentence(text: str) -> str:
-    plain = re.sub(r"[^\x20-\x7e\n]", "", text).replace("ERROR", "").strip()
-    return plain.split("\n")[0][:200].rstrip(".")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekd.errors import InputError, ModelError, TrainingError
+from edgekd.errors import InputError, ModelError, TrainingError, first_line
 from edgekd.files import write_bytes
 
 STATE_FORMAT = 1
@@ -90,7 +90,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle and torch raise a dozen types; all mean an unreadable file
-        raise TrainingError(f"{path} cannot be read as a resume file: {_first_line(error)}") from error
+        raise TrainingError(f"{path} cannot be read as a resume file: {first_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise TrainingError(
@@ -118,10 +118,6 @@ def student_weights(state: Mapping[str, Any]) -> dict[str, Any]:
     """The bare student's tensors of a wrapped (or bare) detector's state dict."""
     wrapped = {key.removeprefix(_STUDENT): value for key, value in state.items() if key.startswith(_STUDENT)}
     return wrapped or dict(state)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:160]
 
 
 def strip(path: Path, output: Path) -> None:

@@ -22,9 +22,12 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if event in FORBIDDEN:
         _findings.append(f"{event} {arguments[:1]}")
-    elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-        _note_place(event, arguments[0])
-    elif event in REMOVING:
+    elif (
+        event == "open"
+        and isinstance(arguments[2], int)
+        and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        or event in REMOVING
+    ):
         _note_place(event, arguments[0])
 
 

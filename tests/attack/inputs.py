@@ -70,7 +70,9 @@ def _read(target: Target, folder: Path, number: int, tally: Tally) -> None:
                 tally.counts["refused"] += 1
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            tally.note(number, "another exception", f"{type(error).__name__}: {error!s:.150} ({place.filename}:{place.lineno})")
+            tally.note(
+                number, "another exception", f"{type(error).__name__}: {error!s:.150} ({place.filename}:{place.lineno})"
+            )
         for crime in list(crimes):
             tally.note(number, "broke the rules", crime)
 
@@ -93,7 +95,9 @@ def main() -> None:
         for finding in tally.findings:
             print(f"    {finding}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps({name: dict(tally.counts) for name, tally in tallies.items()}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({name: dict(tally.counts) for name, tally in tallies.items()}, indent=1) + "\n"
+        )
     sys.exit(any(tally.findings for tally in tallies.values()))
 
 

@@ -10,10 +10,11 @@ from random import Random
 from typing import Any
 
 NASTY: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2, 255, 65_536, 2**31 - 1, 2**31, -(2**31), 2**53, 2**63, 10**40, 0.0, -0.0, 0.5, 1e-320, 1e308,
-    float("nan"), float("inf"), float("-inf"), "", " ", ".", "..", "/", "/etc/passwd", "../../x", "a/b", "a\x00b", "\ud800", "\u202e",
-    "\x1b[31m", "a\nb", "NaN", "x" * 300, "detector.xml", "manifest.json", [], [[]], [None], [0] * 7, [[1e9, -1e9] * 4], {}, {"": {}},
-    {"$ref": "#"}, "__import__('os').system('touch pwned')", "$(touch pwned)", "; touch pwned",
+    None, True, False, 0, -1, 1, 2, 255, 65_536, 2**31 - 1, 2**31, -(2**31), 2**53, 2**63, 10**40, 0.0, -0.0, 0.5,
+    1e-320, 1e308, float("nan"), float("inf"), float("-inf"), "", " ", ".", "..", "/", "/etc/passwd", "../../x", "a/b",
+    "a\x00b", "\ud800", "\u202e", "\x1b[31m", "a\nb", "NaN", "x" * 300, "detector.xml", "manifest.json", [], [[]],
+    [None], [0] * 7, [[1e9, -1e9] * 4], {}, {"": {}}, {"$ref": "#"}, "__import__('os').system('touch pwned')",
+    "$(touch pwned)", "; touch pwned",
 )  # fmt: skip
 
 
@@ -34,7 +35,9 @@ def mutate_bytes(data: bytes, random: Random) -> bytes:
             case 4:
                 changed[place:place] = changed[place : place + 200]
             case _:
-                word = random.choice((b"-1", b"1e999", b"nan", b"\xff\xfe", b"\x00", b"9" * 30, b"<!ENTITY", b"!!python", b"\r\n"))
+                word = random.choice(
+                    (b"-1", b"1e999", b"nan", b"\xff\xfe", b"\x00", b"9" * 30, b"<!ENTITY", b"!!python", b"\r\n")
+                )
                 changed[place : place + len(word)] = word
     return bytes(changed)
 

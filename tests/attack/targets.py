@@ -47,7 +47,15 @@ def _coco(folder: Path) -> Path:
         "images": [{"id": 1, "file_name": "a.png", "width": 24, "height": 24}],
         "categories": [{"id": 3, "name": "ship"}],
         "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [2, 2, 18, 18], "area": 324, "iscrowd": 0, "segmentation": polygon}
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 3,
+                "bbox": [2, 2, 18, 18],
+                "area": 324,
+                "iscrowd": 0,
+                "segmentation": polygon,
+            }
         ],
     }
     path = folder / "annotations.json"
@@ -71,7 +79,7 @@ def _yolo_labels(folder: Path) -> Path:
 
 
 def _manifest(folder: Path) -> Path:
-    from edgekd.shipped import default_models
+    from edgekd.package_files import default_models
 
     source = json.loads((default_models() / "models.json").read_text())
     name, digest = "detector.onnx", "0" * 64
@@ -87,9 +95,9 @@ def _manifest(folder: Path) -> Path:
         for stage, values in source["stages"].items()
     }
     manifest = {
-        "format_version": 1, "edgekd_version": "0.1.0", "created": "2026-11-01T00:00:00+00:00", "backend": "onnxruntime",
-        "backend_version": "1", "target": {"os": "linux", "machine": "x86_64"}, "pipeline": source["pipeline"],
-        "max_boxes": 300, "stages": stages,
+        "format_version": 1, "edgekd_version": "0.1.0", "created": "2026-11-01T00:00:00+00:00",
+        "backend": "onnxruntime", "backend_version": "1", "target": {"os": "linux", "machine": "x86_64"},
+        "pipeline": source["pipeline"], "max_boxes": 300, "stages": stages,
     }  # fmt: skip
     (folder / name).write_bytes(b"x")
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -97,7 +105,7 @@ def _manifest(folder: Path) -> Path:
 
 
 def _model_set(folder: Path) -> Path:
-    from edgekd.shipped import default_models
+    from edgekd.package_files import default_models
 
     content = json.loads((default_models() / "models.json").read_text())
     for stage in content["stages"].values():
@@ -123,9 +131,16 @@ def _read_picture(folder: Path) -> Any:
 
 
 def _recipe(folder: Path) -> Path:
-    from edgekd.deploy.recipes import calibration_folder
+    from edgekd.deploy.calibration_recipes import calibration_folder
 
     shutil.copy(calibration_folder() / "recipes/detector-cpu.json", folder / "recipe.json")
+    return folder / "recipe.json"
+
+
+def _distillation_recipe(folder: Path) -> Path:
+    from edgekd.train.distill.recipes import Recipe
+
+    (folder / "recipe.json").write_text(Recipe().model_dump_json())
     return folder / "recipe.json"
 
 
@@ -138,29 +153,63 @@ def _checkpoint(folder: Path) -> Path:
     return folder / "weights.pth"
 
 
+def _detector(folder: Path) -> Path:
+    return _checkpoint(folder).rename(folder / "weights.pt")
+
+
+def _voc(folder: Path) -> Path:
+    (folder / "a.png").write_bytes(picture_bytes())
+    box = "<bndbox><xmin>3</xmin><ymin>3</ymin><xmax>20</xmax><ymax>20</ymax></bndbox>"
+    size = "<size><width>24</width><height>24</height><depth>3</depth></size>"
+    text = f"<annotation><filename>a.png</filename>{size}<object><name>ship</name>{box}</object></annotation>"
+    (folder / "a.xml").write_text(text)
+    return folder / "a.xml"
+
+
+def _dota(folder: Path) -> Path:
+    (folder / "images").mkdir()
+    (folder / "labelTxt").mkdir()
+    (folder / "images/a.png").write_bytes(picture_bytes())
+    (folder / "labelTxt/a.txt").write_text("imagesource:x\ngsd:1\n2 2 20 2 20 20 2 20 ship 0\n")
+    return folder / "labelTxt/a.txt"
+
+
 def targets() -> list[Target]:
     """Every reader of a file that strangers may have written."""
     from edgekd.bundle import read_manifest
     from edgekd.data.check import check_dataset
-    from edgekd.data.read import read_labelled_set
-    from edgekd.deploy.recipes import read_recipe
+    from edgekd.data.read import read_labels
+    from edgekd.deploy.calibration_recipes import read_recipe
     from edgekd.model_set import read_model_set
+    from edgekd.models.crop_segmenter import load_crop_segmenter
+    from edgekd.models.tinysam import load_tinysam
+    from edgekd.models.yolo11n import load_detector
     from edgekd.train.checkpoint import read_state
     from edgekd.train.distill.recipes import load_recipe
 
     return [
         Target("manifest", _manifest, read_manifest, is_json=True),
         Target("model set", _model_set, read_model_set, is_json=True),
-        Target("COCO labels", _coco, lambda folder: read_labelled_set(folder / "annotations.json"), is_json=True),
-        Target("data.yaml", _yolo, lambda folder: read_labelled_set(folder / "data.yaml")),
+        Target("COCO labels", _coco, lambda folder: read_labels(folder / "annotations.json"), is_json=True),
+        Target("data.yaml", _yolo, lambda folder: read_labels(folder / "data.yaml")),
         Target("data.yaml, checked", _yolo, lambda folder: check_dataset(folder / "data.yaml")),
-        Target("YOLO labels", _yolo_labels, lambda folder: read_labelled_set(folder / "data.yaml")),
+        Target("YOLO labels", _yolo_labels, lambda folder: read_labels(folder / "data.yaml")),
+        Target("VOC labels", _voc, read_labels),
+        Target("DOTA labels", _dota, read_labels),
         Target("calibration recipe", _recipe, lambda folder: read_recipe(folder / "recipe.json"), is_json=True),
-        Target("distillation recipe", _recipe, lambda folder: load_recipe(str(folder / "recipe.json")), is_json=True),
+        Target(
+            "distillation recipe",
+            _distillation_recipe,
+            lambda folder: load_recipe(str(folder / "recipe.json")),
+            is_json=True,
+        ),
         Target("PNG", _picture(".png"), _read_picture),
         Target("16-bit PNG", _picture(".png", sixteen=True), _read_picture),
         Target("JPEG", _picture(".jpg"), _read_picture),
         Target("TIFF", _picture(".tif"), _read_picture),
         Target("BMP", _picture(".bmp"), _read_picture),
-        Target("checkpoint", _checkpoint, lambda folder: read_state(folder / "weights.pth")),
+        Target("resume file", _checkpoint, lambda folder: read_state(folder / "weights.pth")),
+        Target("TinySAM checkpoint", _checkpoint, lambda folder: load_tinysam(folder / "weights.pth")),
+        Target("crop checkpoint", _checkpoint, lambda folder: load_crop_segmenter(folder / "weights.pth")),
+        Target("detector checkpoint", _detector, lambda folder: load_detector(folder / "weights.pt")),
     ]

@@ -28,7 +28,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
 from edgekd.data.labels import LabelledSet
-from edgekd.errors import InputError, ModelError, TrainingError
+from edgekd.errors import InputError, ModelError, TrainingError, first_line
 from edgekd.models.architecture import check_architecture, read_architecture, rebuild_detector
 from edgekd.models.yolo11n import load_detector
 from edgekd.train.checkpoint import (
@@ -273,7 +273,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
             self.ema.ema.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise TrainingError(
                 f"{self.run_options.resume} does not fit this run ({reason}); give the same student, teacher and recipe"
             ) from error

@@ -1,0 +1,36 @@
+"""A short attack in every run of the tests, and proof that the attack sees what it looks for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from inputs import attack
+from targets import Target, targets
+
+
+@pytest.mark.parametrize("target", targets(), ids=lambda target: target.name)
+def test_a_hostile_file_is_read_or_refused_with_a_sentence(target: Target) -> None:
+    tally = attack(target, n_inputs=40, seed=1)
+    assert not tally.findings
+    assert sum(tally.counts.values()) == 40
+
+
+def _lay(folder: Path) -> Path:
+    (folder / "a.txt").write_text("good")
+    return folder / "a.txt"
+
+
+@pytest.mark.parametrize(
+    ("read", "finding"),
+    [
+        (lambda folder: os.system("true"), "os.system"),
+        (lambda folder: Path(__file__).with_name("pwned.txt").open("a"), "open"),
+        (lambda folder: {}["missing"], "KeyError"),
+    ],
+)
+def test_the_attack_sees_what_it_looks_for(read, finding: str) -> None:
+    tally = attack(Target("planted", _lay, read), n_inputs=1, seed=0)
+    Path(__file__).with_name("pwned.txt").unlink(missing_ok=True)
+    assert any(finding in line for line in tally.findings)
