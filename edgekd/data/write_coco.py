@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.data.labels import LabelledPicture, LabelledSet
-from edgekd.data.write import place_picture, start_dataset
+from edgekd.data.write import new_dataset, place_picture
 from edgekd.errors import DataError
 
 Json = dict[str, Any]
@@ -47,16 +47,16 @@ def write_coco(labels: LabelledSet, output: Path, scores: Scores | None = None) 
     Raises:
         DataError: the folder is not empty, or two pictures have one name.
     """
-    start_dataset(output)
     names = {picture.path: picture.path.name for picture in labels.pictures}
     if len(set(names.values())) != len(labels.pictures):
         raise DataError(f"two pictures of {labels.source} have one file name; rename one")
-    (output / "images").mkdir(parents=True, exist_ok=True)
-    for picture in labels.pictures:
-        place_picture(picture.path, output / "images" / picture.path.name)
-    path = output / "annotations.json"
-    path.write_text(json.dumps(coco_content(labels, names, scores)) + "\n", encoding="utf-8")
-    return path
+    with new_dataset(output) as folder:
+        (folder / "images").mkdir()
+        for picture in labels.pictures:
+            place_picture(picture.path, folder / "images" / picture.path.name)
+        text = json.dumps(coco_content(labels, names, scores)) + "\n"
+        (folder / "annotations.json").write_text(text, encoding="utf-8")
+    return output / "annotations.json"
 
 
 def _annotation(picture: LabelledPicture, index: int) -> Json:
