@@ -32,6 +32,8 @@ from edgekd.types import Detections, Float32Array, Int32Array, UInt8Array
 Track = Callable[[Sequence[LabelledPicture]], Iterable[LabelledPicture]]
 """Wraps the pictures to show progress, as `rich.progress.track` does; `iter` shows nothing."""
 
+Change = Callable[[UInt8Array, LabelledPicture], tuple[UInt8Array, LabelledPicture]]
+
 OVERLAP = 0.5
 """IoU from which a box counts as found in the per-picture scores."""
 
@@ -106,7 +108,11 @@ class AccuracyReport(BaseModel):
 
 
 def evaluate_chain(
-    chain: Chain, labels: LabelledSet, options: EvaluateOptions | None = None, track: Track = iter
+    chain: Chain,
+    labels: LabelledSet,
+    options: EvaluateOptions | None = None,
+    track: Track = iter,
+    change: Change = lambda pixels, picture: (pixels, picture),
 ) -> tuple[dict[str, dict[str, float]], tuple[PictureScore, ...]]:
     """Measure an open chain.
 
@@ -115,6 +121,7 @@ def evaluate_chain(
         labels: pictures and objects; masks are needed only for the segmenter's parts.
         options: what to measure.
         track: shows progress.
+        change: what is done to pixels and labels of a picture before it is run; see `edgekd.measure.conditions`.
 
     Returns:
         `box`, `mask` and `gt_box_mask`: metric -> value (see `coco_metrics`); `box_by_class` and `mask_by_class`:
@@ -126,7 +133,7 @@ def evaluate_chain(
     """
     run = _Evaluation(chain, labels, options or EvaluateOptions())
     for image_id, picture in enumerate(track(labels.pictures), 1):
-        run.add(image_id, picture)
+        run.add(image_id, *change(read_pixels(picture), picture))
     return run.metrics(), tuple(run.scores)
 
 
@@ -201,14 +208,15 @@ class _Evaluation:
         self._chain, self._labels, self._options = chain, labels, options
         self._class_of = map_classes(labels, chain.manifest.pipeline.class_names, options.detector)
         self._with_masks = options.segmenter and labels.has_masks
+        self._seen: list[LabelledPicture] = []
         self._boxes: list[Json] = []
         self._masks: list[Json] = []
         self._ious: list[NDArray[np.float64]] = []
         self._areas: list[NDArray[np.float64]] = []
 
-    def add(self, image_id: int, picture: LabelledPicture) -> None:
+    def add(self, image_id: int, pixels: UInt8Array, picture: LabelledPicture) -> None:
         """Run one picture."""
-        pixels = read_pixels(picture)
+        self._seen.append(picture)
         found = Detections.from_boxes(np.zeros((0, 4), np.float32))
         f1 = miou = None
         if self._with_masks and not self._chain.segmenter.takes_boxes:
@@ -255,7 +263,7 @@ class _Evaluation:
     def metrics(self) -> dict[str, dict[str, float]]:
         """Return every metric over the pictures so far."""
         boxes, masks = self._options.detector, self._options.detector and self._with_masks
-        truth = coco.coco_labels(self._labels.pictures, self._class_of)
+        truth = coco.coco_labels(self._seen, self._class_of)
         ious, areas = np.concatenate([np.zeros(0), *self._ious]), np.concatenate([np.zeros(0), *self._areas])
         box = coco.evaluated(truth, self._boxes, "bbox") if boxes else None
         mask = coco.evaluated(truth, self._masks, "segm") if masks else None

@@ -1,0 +1,148 @@
+"""How much accuracy a bundle keeps under conditions, and among many objects: a chain and labels in, a report out.
+
+Dense pictures are those with at least `DENSE_OBJECTS` labelled objects; AP_d is average precision on these alone, as
+they are. Every other row is the whole set under one condition of `edgekd.measure.conditions`, with what is kept of the
+clean value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from rich.table import Table
+
+import edgekd
+from edgekd.data.labels import LabelledPicture, LabelledSet
+from edgekd.environment import Machine, describe_machine
+from edgekd.files import sha256_of
+from edgekd.measure.accuracy import EvaluateOptions, PictureScore, evaluate_chain
+from edgekd.measure.conditions import CONDITIONS, Changed, Condition
+from edgekd.runtime.chain import Chain
+from edgekd.types import UInt8Array
+
+DENSE_OBJECTS = 10
+N_RESAMPLED = 10_000
+SHOWN = {"ap": "box AP", "ap_small": "box AP small", "mask_ap": "mask AP", "miou": "mIoU from labels' boxes"}
+Track = Callable[[Sequence[Condition]], Iterable[Condition]]
+
+
+class Row(BaseModel):
+    """One condition: `values` by the names of `SHOWN`, 0..1; `kept`: the same over the clean ones."""
+
+    model_config = ConfigDict(frozen=True)
+
+    group: str
+    name: str
+    n_images: int
+    values: dict[str, float]
+    kept: dict[str, float] = {}
+
+
+class RobustnessReport(BaseModel):
+    """The content of a robustness report's JSON; the first row is the clean set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str = "robustness"
+    edgekd_version: str
+    machine: Machine
+    bundle_sha256: str
+    precision: dict[str, str]
+    data: str
+    dense_from: int = DENSE_OBJECTS
+    rows: tuple[Row, ...]
+
+
+def measure_robustness(
+    folder: Path,
+    labels: LabelledSet,
+    options: EvaluateOptions | None = None,
+    track: Track = iter,
+    n_threads: int | None = None,
+) -> RobustnessReport:
+    """Measure a bundle on the clean set, on its dense pictures, and under every condition.
+
+    Arguments and errors as for `edgekd.measure.accuracy.evaluate_bundle`.
+    """
+    options = options or EvaluateOptions()
+    with Chain.open(folder, n_threads) as chain:
+        clean = _row(chain, labels, options, Condition("clean", "", _as_it_is))
+        rows = [clean]
+        dense = replace(labels, pictures=tuple(p for p in labels.pictures if len(p) >= DENSE_OBJECTS))
+        if dense.pictures:
+            name = f"{DENSE_OBJECTS} objects and more"
+            rows.append(_row(chain, dense, options, Condition("dense", name, _as_it_is)))
+        rows += [_row(chain, labels, options, condition) for condition in track(CONDITIONS)]
+        manifest = chain.manifest
+    return RobustnessReport(
+        edgekd_version=edgekd.__version__,
+        machine=describe_machine(),
+        bundle_sha256=sha256_of(folder / "manifest.json"),
+        precision={name: stage.precision for name, stage in manifest.stages.items()},
+        data=f"{labels.source.parent.name}/{labels.source.name}",
+        rows=(clean, *(row.model_copy(update={"kept": kept_of(row, clean)}) for row in rows[1:])),
+    )
+
+
+def _as_it_is(pixels: UInt8Array, picture: LabelledPicture) -> Changed:
+    return pixels, picture
+
+
+def _row(chain: Chain, labels: LabelledSet, options: EvaluateOptions, condition: Condition) -> Row:
+    metrics, _ = evaluate_chain(chain, labels, options, change=condition.apply)
+    found = {"mask_ap": metrics["mask"].get("ap"), "miou": metrics["gt_box_mask"].get("miou")}
+    found |= {name: metrics["box"].get(name) for name in ("ap", "ap_small")}
+    values = {name: found[name] for name in SHOWN}
+    return Row(
+        group=condition.group,
+        name=condition.name,
+        n_images=len(labels.pictures),
+        values={name: value for name, value in values.items() if value is not None},
+    )
+
+
+def kept_of(row: Row, clean: Row) -> dict[str, float]:
+    """What is kept of every clean value above 0."""
+    return {name: value / clean.values[name] for name, value in row.values.items() if clean.values.get(name, 0.0) > 0}
+
+
+def robustness_table(report: RobustnessReport) -> Table:
+    """One row a condition: percent, and in brackets percent of clean."""
+    names = [name for name in SHOWN if name in report.rows[0].values]
+    table = Table("condition", "", *(SHOWN[name] for name in names), title=f"{report.data}: kept of the clean value")
+    for row in report.rows:
+        cells = [
+            f"{100 * row.values[name]:.1f}" + (f" ({100 * row.kept[name]:.0f} %)" if name in row.kept else "")
+            if name in row.values
+            else ""
+            for name in names
+        ]
+        table.add_row(row.group, row.name, *cells)
+    return table
+
+
+def paired_difference(
+    scores: Sequence[PictureScore], reference: Sequence[PictureScore], seed: int = 0
+) -> dict[str, tuple[float, float, float]]:
+    """Mean difference from a reference over the same pictures, with a 95 % bootstrap interval: mean, low, high.
+
+    Pictures are drawn with replacement, `N_RESAMPLED` times, both sides together. `box_f1` and `miou` where both have
+    them.
+    """
+    theirs = {score.name: score for score in reference}
+    found = {}
+    for measure in ("box_f1", "miou"):
+        pairs = [
+            (getattr(score, measure), getattr(theirs[score.name], measure)) for score in scores if score.name in theirs
+        ]
+        gaps: NDArray[np.float64] = np.array([a - b for a, b in pairs if a is not None and b is not None])
+        if len(gaps):
+            drawn = np.random.default_rng(seed).integers(len(gaps), size=(N_RESAMPLED, len(gaps)))
+            low, high = np.quantile(gaps[drawn].mean(axis=1), (0.025, 0.975))
+            found[measure] = (float(gaps.mean()), float(low), float(high))
+    return found
