@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgekd.data.labels import LabelledSet
     from edgekd.measure.accuracy import AccuracyReport
     from edgekd.measure.parity import ParityReport
+    from edgekd.measure.robustness import RobustnessReport
 
 Part = Literal["detector", "segmenter"]
 
@@ -27,6 +28,9 @@ def evaluate(
     only: Annotated[Part | None, typer.Option(help="measure one network alone")] = None,
     mask_confidence: Annotated[float, typer.Option(help="lowest confidence of a box that mask AP counts")] = 0.05,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the report")] = None,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="also turned, scaled, covered, blurred, noisy, compressed, and dense")
+    ] = False,
     grid: Annotated[Path | None, typer.Option(help="write the worst pictures side by side (.jpg, .png)")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: the backend's choice", min=1)] = None,
 ) -> None:
@@ -40,13 +44,19 @@ def evaluate(
         raise InputError("nothing to measure on: give --data LABELS, or --against BUNDLE with --images DIR")
     if grid is not None and data is None:
         raise InputError("--grid shows the worst pictures by their labels and no labels were given; add --data LABELS")
+    if robustness and data is None:
+        raise InputError("--robustness is measured on labels and none were given; add --data LABELS")
     options = EvaluateOptions(only != "segmenter", only != "detector", mask_confidence=mask_confidence)
-    reports: list[AccuracyReport | ParityReport] = []
+    reports: list[AccuracyReport | ParityReport | RobustnessReport] = []
     labels = read_labels(data, images, split, limit) if data else None
     if labels:
         accuracy = _measure(bundle, labels, options, threads)
         reports.append(accuracy)
         out.print(accuracy_table(accuracy))
+    if robustness and labels:
+        reports.append(_measure_robustness(bundle, labels, options, threads))
+    if against and labels:
+        _print_difference(accuracy, _measure(against, labels, options, threads))
     if against:
         parity = _compare(against, bundle, labels, images, limit)
         reports.append(parity)
@@ -56,6 +66,28 @@ def evaluate(
     if json_file:
         text = ",\n".join(report.model_dump_json(indent=1) for report in reports)
         write_text(json_file, (text if len(reports) == 1 else f"[{text}]") + "\n")
+
+
+def _measure_robustness(bundle: Path, labels: LabelledSet, options: Any, threads: int | None) -> RobustnessReport:
+    from rich.progress import track
+
+    from edgekd.cli.console import log, out
+    from edgekd.measure.robustness import measure_robustness, robustness_table
+
+    report = measure_robustness(
+        bundle, labels, options, lambda items: track(items, "under conditions", console=log), threads
+    )
+    out.print(robustness_table(report))
+    return report
+
+
+def _print_difference(accuracy: AccuracyReport, reference: AccuracyReport) -> None:
+    from edgekd.cli.console import out
+    from edgekd.measure.robustness import paired_difference
+
+    for measure, (mean, low, high) in paired_difference(accuracy.pictures, reference.pictures).items():
+        interval = f"[{100 * low:+.2f}, {100 * high:+.2f}]"
+        out.print(f"{measure} per picture, points over the reference: {100 * mean:+.2f} {interval}", markup=False)
 
 
 def _measure(bundle: Path, labels: LabelledSet, options: Any, threads: int | None) -> AccuracyReport:

@@ -19,10 +19,14 @@ TRIANGLE = [20.0, 10.0, 60.0, 10.0, 20.0, 40.0]
 
 
 def drawn(rings: Sequence[np.ndarray], size_px: tuple[int, int]) -> np.ndarray:
-    """The pixels within rings whose coordinates are edges: a pixel's centre lies at +0.5."""
-    mask = np.zeros(size_px, np.uint8)
-    cv2.fillPoly(mask, [np.round((ring - 0.5) * 16).astype(np.int32) for ring in rings], 1, shift=4)
-    return mask > 0
+    """The pixels whose centres, at +0.5, lie within a triangle."""
+    (corners,) = rings
+    y, x = np.mgrid[: size_px[0], : size_px[1]] + 0.5
+    sides = [
+        (b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])
+        for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True)
+    ]
+    return np.all(np.array(sides) > 0, axis=0) | np.all(np.array(sides) < 0, axis=0)
 
 
 @pytest.fixture
@@ -52,7 +56,9 @@ def test_the_label_lies_on_the_object_after_a_move(picture, condition) -> None:
     seen, told = pixels[:, :, 0] > 127, drawn(labels.rings(0), labels.size_px)
     assert (seen & told).sum() / (seen | told).sum() > 0.93
     x, y = np.nonzero(seen.any(0))[0], np.nonzero(seen.any(1))[0]
-    np.testing.assert_allclose(labels.xyxy[0], [x[0], y[0], x[-1] + 1, y[-1] + 1], atol=1.5)
+    np.testing.assert_allclose(
+        labels.xyxy[0], [x[0], y[0], x[-1] + 1, y[-1] + 1], atol=2.5
+    )  # the tip is thinner than a pixel
     assert labels.area_px[0] == pytest.approx(seen.sum(), rel=0.15)
 
 
