@@ -62,7 +62,8 @@ def run(
     from edgekd.runtime.segment import MaskOptions
     from edgekd.runtime.streams import is_live
 
-    folder = sources[0] if len(sources) == 1 and sources[0].is_dir() and boxes and boxes.suffix == ".json" else None
+    only = Path(sources[0]) if len(sources) == 1 else None
+    folder = only if only and only.is_dir() and boxes and boxes.suffix == ".json" else None
     given, n_left_out = read_boxes(boxes, folder) if boxes else (None, 0)
     if n_left_out:
         log.print(f"{boxes}: {n_left_out} boxes are left out: of crowds, without area or outside their picture")
@@ -85,12 +86,11 @@ def run(
         coco_ids=read_coco_ids(coco_ids) if coco_ids else CocoIds(),
         json_file=json_file,
     )
-    streams = [source for source in sources if track or watch or is_live(source)]
-    if streams and len(sources) > 1:
-        raise InputError(f"{streams[0]} is a stream and {len(sources)} sources are given; run one stream per command")
-    if streams:
+    if stream := next((source for source in sources if track or watch or is_live(source)), None):
+        if len(sources) > 1 or boxes:
+            raise InputError(f"{stream} is a stream; give no other source and no --boxes beside it")
         with Chain.open(bundle, threads) as chain:
-            return run_stream(chain, open_stream(streams[0], watch), output, options, StreamOutput(overlays, track))
+            return run_stream(chain, open_stream(stream, watch), output, options, StreamOutput(overlays, track))
     failures = []
     with Chain.open(bundle, threads) as chain, TileBar() as bar:
         for report in run_pictures(chain, sources, output, options, results, Watch(log.print, bar.show)):
