@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgekd.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekd.runtime.given import GivenBoxes
 
 
 def run(
@@ -51,7 +54,6 @@ def run(
     from edgekd.cli.console import TileBar, log, out, picture_line
     from edgekd.cli.stream import StreamOutput, open_stream, run_stream
     from edgekd.cli.values import parse_formats, parse_large, parse_names, parse_shares
-    from edgekd.data.given_boxes import read_boxes
     from edgekd.runtime.chain import Chain
     from edgekd.runtime.detect import DetectOptions
     from edgekd.runtime.large import Watch
@@ -62,11 +64,6 @@ def run(
     from edgekd.runtime.segment import MaskOptions
     from edgekd.runtime.streams import is_live
 
-    only = Path(sources[0]) if len(sources) == 1 else None
-    folder = only if only and only.is_dir() and boxes and boxes.suffix == ".json" else None
-    given, n_left_out = read_boxes(boxes, folder) if boxes else (None, 0)
-    if n_left_out:
-        log.print(f"{boxes}: {n_left_out} boxes are left out: of crowds, without area or outside their picture")
     options = RunOptions(
         detect=DetectOptions(confidence=confidence, iou=iou, max_boxes=max_boxes),
         mask=MaskOptions(min_region_px=min_region_px),
@@ -76,7 +73,7 @@ def run(
         min_area_px=min_area_px,
         jobs=jobs,
         large=parse_large("off" if boxes and tile == "auto" else tile, object_px, bands, stretch),
-        given=given,
+        given=_given(boxes, sources) if boxes else None,
     )
     results = ResultOptions(
         overlays=overlays,
@@ -99,3 +96,15 @@ def run(
     if failures:
         raise InputError(f"{len(failures)} of the sources could not be read as a whole (first: {failures[0]})")
     return None
+
+
+def _given(boxes: Path, sources: list[str]) -> GivenBoxes:
+    """Read the boxes to segment; the paths in a JSON are below the folder, where one is the source."""
+    from edgekd.cli.console import log
+    from edgekd.data.given_boxes import read_boxes
+
+    only = Path(sources[0]) if len(sources) == 1 else None
+    given, n_left_out = read_boxes(boxes, only if only and only.is_dir() and boxes.suffix == ".json" else None)
+    if n_left_out:
+        log.print(f"{boxes}: {n_left_out} boxes are left out: of crowds, without area or outside their picture")
+    return given
