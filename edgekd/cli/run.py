@@ -48,11 +48,11 @@ def run(
     replaces the files of a finished run. A picture much larger than the detector's input is run in tiles. A picture
     that cannot be read is reported and skipped; the exit code is then 1, and all other results are kept.
 
-    A camera, an address (RTSP, HTTP), a GStreamer pipeline, a tracked video or a watched folder runs until it ends or
-    Ctrl-C, one line per frame in NAME.jsonl and one overlay video; a live source drops the frames that come too fast.
+    A camera, an address (RTSP, HTTP), a GStreamer pipeline, a tracked video or a watched folder writes NAME.jsonl and
+    one overlay video until it ends or Ctrl-C; a live source drops the frames that come too fast.
     """
     from edgekd.cli.console import TileBar, log, out, picture_line
-    from edgekd.cli.stream import StreamOutput, open_stream, run_stream
+    from edgekd.cli.stream import StreamOutput, run_stream
     from edgekd.cli.values import parse_formats, parse_large, parse_names, parse_shares
     from edgekd.runtime.chain import Chain
     from edgekd.runtime.detect import DetectOptions
@@ -83,11 +83,8 @@ def run(
         coco_ids=read_coco_ids(coco_ids) if coco_ids else CocoIds(),
         json_file=json_file,
     )
-    if stream := next((source for source in sources if track or watch or is_live(source)), None):
-        if len(sources) > 1 or boxes:
-            raise InputError(f"{stream} is a stream; give no other source and no --boxes beside it")
-        with Chain.open(bundle, threads) as chain:
-            return run_stream(chain, open_stream(stream, watch), output, options, StreamOutput(overlays, track))
+    if track or watch or any(is_live(source) for source in sources):
+        return run_stream(bundle, sources, output, options, StreamOutput(overlays, track, watch, threads))
     failures = []
     with Chain.open(bundle, threads) as chain, TileBar() as bar:
         for report in run_pictures(chain, sources, output, options, results, Watch(log.print, bar.show)):

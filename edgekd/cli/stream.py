@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekd.errors import InputError
+
 if TYPE_CHECKING:
     from edgekd.runtime.chain import Chain
     from edgekd.runtime.run import RunOptions
@@ -16,26 +18,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StreamOutput:
-    """What a stream writes beside its lines: the overlay video, and numbers of tracks in both."""
+    """How a stream is run.
+
+    Attributes:
+        overlays: write the overlay video.
+        track: number the objects, in lines and video.
+        watch: the source is a folder that is being filled.
+        threads: CPU threads; None leaves them to the backend.
+    """
 
     overlays: bool = True
     track: bool = False
+    watch: bool = False
+    threads: int | None = None
 
 
-def open_stream(source: str, watched: bool) -> Stream | WatchedFolder:
-    """Open a source.
+def run_stream(bundle: Path, sources: list[str], folder: Path, options: RunOptions, output: StreamOutput) -> None:
+    """Open a bundle and the one source, and run it.
 
     Raises:
-        InputError: it cannot be opened.
+        InputError: the source cannot be opened or is not alone, or as for `follow`.
     """
     from edgekd.cli.console import log
+    from edgekd.runtime.chain import Chain
     from edgekd.runtime.streams import Stream
     from edgekd.runtime.watch import WatchedFolder
 
-    return WatchedFolder(Path(source), log.print) if watched else Stream(source)
+    if len(sources) > 1 or options.given is not None:
+        raise InputError(f"{sources[0]} is a stream or beside one; give one stream alone, without --boxes")
+    with Chain.open(bundle, output.threads) as chain:
+        stream = WatchedFolder(Path(sources[0]), log.print) if output.watch else Stream(sources[0])
+        follow(chain, stream, folder, options, output)
 
 
-def run_stream(
+def follow(
     chain: Chain, stream: Stream | WatchedFolder, folder: Path, options: RunOptions, output: StreamOutput
 ) -> None:
     """Run a stream to its end; frames per second, dropped frames and ages are printed then, after Ctrl-C too.

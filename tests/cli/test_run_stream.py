@@ -70,4 +70,4 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     done = run(monkeypatch, PerfectChain(), "97", "-o", tmp_path)
     assert done.exit_code == 1 and "camera 97 cannot be opened" in str(done.exception)
     done = run(monkeypatch, PerfectChain(), "97", "98", "-o", tmp_path)
-    assert done.exit_code == 1 and "97 is a stream; give no other source" in str(done.exception)
+    assert done.exit_code == 1 and "give one stream alone" in str(done.exception)
