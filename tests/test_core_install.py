@@ -41,7 +41,7 @@ def test_the_demo_runs_from_the_installed_package(core: Path, tmp_path: Path) ->
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "total" in done.stdout
-    for name in ("demo_overlay.jpg", "results.json", "latency.json", "bundle/manifest.json"):
+    for name in ("demo_overlay.jpg", "results.json", "latency.json", "bundle/manifest.json", "crop/demo_overlay.jpg"):
         assert (tmp_path / "demo" / name).is_file()
 
 

@@ -1,4 +1,4 @@
-"""The demonstration: the shipped models become a bundle, which runs and is measured on the shipped picture."""
+"""The demonstration: the shipped models become a bundle per kind, which runs and is measured on the shipped picture."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 from edgekd.bundle import FILE_NAME
 from edgekd.deploy.build import BuildOptions, build_bundle
-from edgekd.files import write_text
+from edgekd.files import scratch_folder, write_text
 from edgekd.measure.latency import BenchOptions, LatencyReport, measure_latency
 from edgekd.model_set import read_model_set
+from edgekd.models.crop_set import copy_shipped_crop
 from edgekd.package_files import DEMO_PICTURE, default_models
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.large import Watch
@@ -19,27 +20,52 @@ from edgekd.runtime.run import PictureReport, run_pictures
 
 
 @dataclass(frozen=True)
-class Demonstration:
-    """What was found and measured, the files that were written by what they are, and how long it took."""
+class Way:
+    """One way to a mask: what was found on the picture, how long it took, and where its bundle is."""
 
     picture: PictureReport
     latency: LatencyReport
+    bundle: Path
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Both ways to a mask by kind, the files that were written by what they are, and how long it took."""
+
+    ways: Mapping[str, Way]
     files: Mapping[str, Path]
     seconds: float
 
 
 def demonstrate(folder: Path, report: Callable[[str], None] = lambda line: None) -> Demonstration:
-    """Build, run and measure.
+    """Build, run and measure the shipped chain of each kind.
 
     Args:
-        folder: gets bundle, overlay, masks, results and latency.json.
+        folder: gets bundle, overlay, masks, results and latency.json of the kind `sam`, and the same of the kind `crop`
+            in `crop/`.
         report: called with one line per step.
 
     Raises:
         EdgekdError: as for `build_bundle` and `run_pictures`.
     """
     start = time.perf_counter()
-    models = default_models()
+    ways = {"sam": _show(default_models(), folder, report)}
+    with scratch_folder("demo") as room:
+        copy_shipped_crop(room / "models", default_models())
+        ways["crop"] = _show(room / "models", folder / "crop", report)
+    files = {}
+    for kind, way in ways.items():
+        place = way.bundle.parent
+        files |= {
+            f"look at ({kind})": place / f"{way.picture.name}_overlay.jpg",
+            f"objects ({kind})": place / "results.json",
+            f"latency ({kind})": place / "latency.json",
+            f"bundle ({kind})": way.bundle / FILE_NAME,
+        }
+    return Demonstration(ways, files, time.perf_counter() - start)
+
+
+def _show(models: Path, folder: Path, report: Callable[[str], None]) -> Way:
     for name, stage in read_model_set(models).stages.items():
         trained = "" if stage.source.trained else " - UNTRAINED: its output means nothing"
         report(f"{name}: {stage.source.name}, {stage.source.licence}{trained}")
@@ -49,10 +75,4 @@ def demonstrate(folder: Path, report: Callable[[str], None] = lambda line: None)
         (picture,) = run_pictures(chain, [DEMO_PICTURE], folder, watch=Watch(note=report))
     latency = measure_latency(bundle, options=BenchOptions(min_runs=10, min_seconds=2.0))
     write_text(folder / "latency.json", latency.model_dump_json(indent=2) + "\n")
-    files = {
-        "look at": folder / f"{picture.name}_overlay.jpg",
-        "objects": folder / "results.json",
-        "latency": folder / "latency.json",
-        "bundle": bundle / FILE_NAME,
-    }
-    return Demonstration(picture, latency, files, time.perf_counter() - start)
+    return Way(picture, latency, bundle)

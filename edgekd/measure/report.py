@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.table import Table
@@ -29,6 +30,22 @@ def latency_table(report: LatencyReport) -> Table:
         table.add_column(column, justify="left" if index == 0 else "right")
     for row in latency_rows(report):
         table.add_row(*row, style="bold" if row[0] == "total" else None)
+    return table
+
+
+def kinds_table(reports: Mapping[str, LatencyReport]) -> Table:
+    """Return one table of several bundles on one machine: the median of every stage in milliseconds, a column each."""
+    first = next(iter(reports.values()))
+    table = Table(title=f"{first.machine.cpu}, {first.backend} {first.backend_version}: p50 ms")
+    table.add_column("stage")
+    for name, report in reports.items():
+        words = ", ".join(f"{stage} {precision}" for stage, precision in report.precision.items())
+        table.add_column(f"{name}\n{words}", justify="right")
+    stages = dict.fromkeys(stage for report in reports.values() for stage in report.stages if stage != "total")
+    for stage in (*stages, "total"):
+        found = (report.stages.get(stage) for report in reports.values())
+        values = ("" if times is None else f"{times.p50_ms:.1f}" for times in found)
+        table.add_row(stage.replace("_", " "), *values, style="bold" if stage == "total" else None)
     return table
 
 
