@@ -53,7 +53,7 @@ def demonstrate(folder: Path, report: Callable[[str], None] = lambda line: None)
     with scratch_folder("demo") as room:
         copy_shipped_crop(room / "models", default_models())
         ways["crop"] = _show(room / "models", folder / "crop", report)
-    files = {}
+    files: dict[str, Path] = {}
     for kind, way in ways.items():
         place = way.bundle.parent
         files |= {
