@@ -1,4 +1,4 @@
-"""A model set of the kind `crop`: the shipped detector and a small network with fixed random weights."""
+"""Models of the kinds beside `sam`: a crop network and a segment network, both with fixed random weights."""
 
 from __future__ import annotations
 
@@ -78,3 +78,32 @@ def crop_network():  # type: ignore[no-untyped-def]
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def write_segment_checkpoint(path: Path, coco: Path) -> Path:
+    """A YOLO11n-seg: COCO's detector, with prototypes and coefficients of random weights on its features."""
+    import torch
+    from ultralytics.nn.tasks import SegmentationModel
+
+    from edgekd.models.yolo11n import load_detector
+
+    torch.manual_seed(1)
+    detector = load_detector(coco)
+    model = SegmentationModel("yolo11n-seg.yaml", nc=80, verbose=False).eval()
+    model.load_state_dict(detector.state_dict(), strict=False)
+    model.names = detector.names
+    head = model.model[-1]
+    with torch.no_grad():
+        for branch in head.cv4:
+            branch[-1].weight.normal_(0, 1)
+        # Smooth prototypes, as training makes them: no checkerboard of the upsampling, averages of neighbours.
+        for layer in (head.proto.upsample, head.proto.cv2.conv):
+            layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
+        head.proto.cv3.bn.weight *= 20
+        head.proto.cv3.bn.bias.normal_(0, 0.5)
+        # One prototype is the same everywhere, so that masks fill most of their boxes, as those of objects do.
+        head.proto.cv3.bn.weight[0], head.proto.cv3.bn.bias[0] = 0, 4
+        for branch in head.cv4:
+            branch[-1].weight[0], branch[-1].bias[0] = 0, 4
+    torch.save({"model": model, "train_args": {"task": "segment"}}, path)
+    return path

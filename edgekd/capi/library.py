@@ -97,6 +97,8 @@ class Times(ctypes.Structure):
                 "encoder",
                 "decoder",
                 "mask_postprocess",
+                "segmenter_preprocess",
+                "segmenter",
             )
         ),
     )

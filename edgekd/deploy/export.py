@@ -1,6 +1,6 @@
 """Networks become ONNX: PyTorch modules in, a model set out, each graph compared with PyTorch before it is kept.
 
-The three graphs keep their sizes open (batch, height and width of the detector and encoder, boxes of the decoder);
+The graphs keep their sizes open (batch, height and width of the detector and encoder, boxes of the decoder);
 `edgekd build-engine` fixes what a backend wants fixed. Names follow Segment Anything; see `edgekd.model_set`.
 """
 
@@ -23,7 +23,16 @@ from torch.export import Dim
 from edgekd.deploy.onnx_edit import half_storage, no_forbidden_operators
 from edgekd.errors import ModelError
 from edgekd.files import atomic_folder, sha256_of
-from edgekd.graphs import StageName, is_input_size
+from edgekd.graphs import (
+    BOX_LOGITS,
+    CLASS_LOGITS,
+    IMAGES,
+    MASK_COEFFICIENTS,
+    MASK_PROTOTYPES,
+    Kind,
+    StageName,
+    is_input_size,
+)
 from edgekd.model_set import (
     DetectorHead,
     ImageInput,
@@ -79,20 +88,30 @@ class Graph:
 
 
 def export_networks(
-    detector: nn.Module, segmenter: TinySam, sources: Mapping[str, Source], destination: Path, options: ExportOptions
+    detector: nn.Module,
+    segmenter: TinySam | None,
+    sources: Mapping[str, Source],
+    destination: Path,
+    options: ExportOptions,
 ) -> ModelSet:
-    """Write three graphs and `models.json` into `destination`, atomically.
+    """Write one graph per stage and `models.json` into `destination`, atomically.
 
     Args:
         detector: from `edgekd.models.yolo11n.load_detector`.
-        segmenter: from `edgekd.models.tinysam.load_tinysam`.
+        segmenter: from `edgekd.models.tinysam.load_tinysam`; None for a segment network, which brings its own masks.
         sources: `detector` and `segmenter`: where the weights come from.
         destination: the folder to make or replace.
         options: sizes, prompt and storage.
 
     Raises:
-        ModelError: a size is not a multiple of 32, or a graph differs from PyTorch by more than 1e-4.
+        ModelError: a size is not a multiple of 32, a graph differs from PyTorch by more than 1e-4, or the networks do
+            not go together.
     """
+    if (segmenter is None) != (facts_of(detector).n_coefficients > 0):
+        found = "a segment network and a segmenter" if segmenter else "a detector that gives boxes alone"
+        raise ModelError(
+            f"{found} came to be exported, expected a detector with a segmenter or a segment network alone"
+        )
     for name, size in (("detector", options.detector_px), ("segmenter", options.encoder_px)):
         if not is_input_size(size):
             raise ModelError(
@@ -105,7 +124,8 @@ def export_networks(
             name: export_graph(graphs[name], folder / f"{name}.onnx", source_of(name, sources), options.half_storage)
             for name in graphs
         }
-        model_set = ModelSet(pipeline=_pipeline(detector, options), stages=stages)
+        kind: Kind = "sam" if segmenter else "yolo-seg"
+        model_set = ModelSet(kind=kind, pipeline=_pipeline(detector, kind, options), stages=stages)
         write_model_set(folder, model_set)
     return model_set
 
@@ -115,29 +135,43 @@ def source_of(stage: StageName, sources: Mapping[str, Source]) -> Source:
     return sources["detector" if stage == "detector" else "segmenter"]
 
 
-def graphs_of(detector: nn.Module, segmenter: TinySam, options: ExportOptions) -> dict[StageName, Graph]:
-    """Wrap the two networks as the three graphs of a model set, with example inputs; spectral adapters are folded."""
+def graphs_of(detector: nn.Module, segmenter: TinySam | None, options: ExportOptions) -> dict[StageName, Graph]:
+    """Wrap the networks as the graphs of a model set, with example inputs; spectral adapters are folded."""
+    graphs: dict[StageName, Graph] = {"detector": _detector_graph(detector, options)}
+    if segmenter is not None:
+        graphs |= _sam_graphs(segmenter, options)
+    return graphs
+
+
+def _detector_graph(detector: nn.Module, options: ExportOptions) -> Graph:
+    picture = torch.rand(2, 3, *options.detector_px, generator=torch.Generator().manual_seed(0))
+    batch = Dim("batch", min=1, max=64)
+    rows, columns = Dim("rows", min=2, max=256), Dim("columns", min=2, max=256)
+    layouts = {BOX_LOGITS: "N 4*reg_max A", CLASS_LOGITS: "N n_classes A"}
+    if facts_of(detector).n_coefficients:
+        layouts |= {MASK_COEFFICIENTS: "N k A", MASK_PROTOTYPES: "NCHW"}
+    return Graph(
+        DetectorGraph(detector),
+        (picture,),
+        (IMAGES,),
+        tuple(layouts),
+        ({0: batch, 2: 32 * rows, 3: 32 * columns},),
+        {IMAGES: "NCHW RGB 0..1", **layouts},
+    )
+
+
+def _sam_graphs(segmenter: TinySam, options: ExportOptions) -> dict[StageName, Graph]:
     encoder = copy.deepcopy(segmenter.image_encoder).eval()
     fold_adapters(encoder)
     height, width = options.encoder_px
     generator = torch.Generator().manual_seed(0)
-    picture = torch.rand(2, 3, *options.detector_px, generator=generator)
     normal = torch.randn(1, 3, height, width, generator=generator)
     embeddings = torch.randn(1, 256, height // 16, width // 16, generator=generator)
     corner = torch.rand(3, 2, generator=generator) * torch.tensor([width / 2, height / 2])
     boxes = torch.cat([corner, corner + torch.tensor([width / 4, height / 4])], 1)
-    batch = Dim("batch", min=1, max=64)
     rows, columns = Dim("rows", min=2, max=256), Dim("columns", min=2, max=256)
     grid_rows, grid_columns = Dim("grid_rows", min=2, max=512), Dim("grid_columns", min=2, max=512)
     return {
-        "detector": Graph(
-            DetectorGraph(detector),
-            (picture,),
-            ("images",),
-            ("box_logits", "class_logits"),
-            ({0: batch, 2: 32 * rows, 3: 32 * columns},),
-            {"images": "NCHW RGB 0..1", "box_logits": "N 4*reg_max A", "class_logits": "N n_classes A"},
-        ),
         "encoder": Graph(
             encoder,
             (normal,),
@@ -222,11 +256,25 @@ def _specs(values: Any, layouts: Mapping[str, str]) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def _pipeline(detector: nn.Module, options: ExportOptions) -> Pipeline:
+def _pipeline(detector: nn.Module, kind: Kind, options: ExportOptions) -> Pipeline:
     facts = facts_of(detector)
+    encoder_input = ImageInput(
+        height_px=options.encoder_px[0],
+        width_px=options.encoder_px[1],
+        place="top_left",
+        interpolation="area",
+        mean=PIXEL_MEAN,
+        std=PIXEL_STD,
+        pad=PIXEL_MEAN,
+    )
     return Pipeline(
         class_names=facts.class_names,
-        head=DetectorHead(strides_px=facts.strides_px, reg_max=facts.reg_max, end2end=facts.end2end),
+        head=DetectorHead(
+            strides_px=facts.strides_px,
+            reg_max=facts.reg_max,
+            end2end=facts.end2end,
+            n_coefficients=facts.n_coefficients,
+        ),
         detector_input=ImageInput(
             height_px=options.detector_px[0],
             width_px=options.detector_px[1],
@@ -236,14 +284,6 @@ def _pipeline(detector: nn.Module, options: ExportOptions) -> Pipeline:
             std=(255.0, 255.0, 255.0),
             pad=DETECTOR_PAD,
         ),
-        encoder_input=ImageInput(
-            height_px=options.encoder_px[0],
-            width_px=options.encoder_px[1],
-            place="top_left",
-            interpolation="area",
-            mean=PIXEL_MEAN,
-            std=PIXEL_STD,
-            pad=PIXEL_MEAN,
-        ),
-        prompt=options.prompt,
+        encoder_input=encoder_input if kind == "sam" else None,
+        prompt=options.prompt if kind == "sam" else None,
     )

@@ -29,7 +29,8 @@ class ModelChoice:
 
     Attributes:
         detector: Ultralytics checkpoint (.pt), or a name; for a crop segmenter the folder of a model set, or a name.
-        segmenter: checkpoint of TinySAM, MobileSAM or a crop segmenter, or a name.
+        segmenter: checkpoint of TinySAM, MobileSAM or a crop segmenter, or a name; a YOLO segment network as detector
+            brings its own masks, and the default is then left out.
         detector_px, segmenter_px: (height, width) of the inputs, multiples of 32; None is what the models came with.
         prompt: what the decoder of TinySAM is told of a box.
         detector_licence, segmenter_licence: recorded with the weights.
@@ -73,21 +74,30 @@ def export_models(
     _need("torch", "ultralytics", "onnx", "onnxscript", "timm")
     from edgekd.deploy.export import ExportOptions, export_networks
     from edgekd.models.tinysam import load_tinysam
-    from edgekd.models.yolo11n import load_detector
+    from edgekd.models.yolo11n import facts_of, load_detector
 
-    detector, segmenter = weights.resolve(choice.detector), weights.resolve(choice.segmenter)
-    report(f"detector {detector}, segmenter {segmenter}")
-    sources = {
-        "detector": _source(detector, choice.detector_licence),
-        "segmenter": _source(segmenter, choice.segmenter_licence),
-    }
+    detector = weights.resolve(choice.detector)
+    network, masks = load_detector(detector, with_masks=True), None
+    sources = {"detector": _source(detector, choice.detector_licence)}
+    if facts_of(network).n_coefficients:
+        if choice.segmenter != weights.SHIPPED_SEGMENTER:
+            raise InputError(
+                f"the detector {detector} brings its own masks and the segmenter {choice.segmenter} was given; "
+                "leave out one of the two"
+            )
+        report(f"{detector} brings its own masks: no segmenter is exported")
+    else:
+        segmenter = weights.resolve(choice.segmenter)
+        report(f"detector {detector}, segmenter {segmenter}")
+        sources["segmenter"] = _source(segmenter, choice.segmenter_licence)
+        masks = load_tinysam(segmenter)
     options = ExportOptions(
         detector_px=choice.detector_px or (640, 640),
         encoder_px=choice.segmenter_px or (1024, 1024),
         prompt=choice.prompt,
         half_storage=choice.half_storage,
     )
-    return export_networks(load_detector(detector), load_tinysam(segmenter), sources, destination, options)
+    return export_networks(network, masks, sources, destination, options)
 
 
 def _is_crop(segmenter: str) -> bool:

@@ -1,4 +1,4 @@
-"""The detector: any Ultralytics detection checkpoint, read safely, with its head cut before the box decoding.
+"""The detector: any Ultralytics detection or segment checkpoint, read safely, its head cut before the box decoding.
 
 A checkpoint goes in; an `nn.Module` whose outputs are the raw head maps comes out. Boxes are decoded by the runtime in
 float32, and only for the anchors above the confidence threshold: a box coordinate of 0 to 640 px has a step of 4 px in
@@ -37,28 +37,32 @@ class DetectorFacts:
         strides_px: input pixels per cell of each level, P3 first.
         reg_max: bins of the distance distribution (DFL) per box side; 1 means plain distances in cells.
         end2end: the head is trained one-to-one and needs no non-maximum suppression.
+        n_coefficients: mask coefficients per anchor of a segment network; 0 for one that gives boxes alone.
     """
 
     class_names: tuple[str, ...]
     strides_px: tuple[int, ...]
     reg_max: int
     end2end: bool
+    n_coefficients: int = 0
 
 
-def load_detector(path: str | Path) -> nn.Module:
+def load_detector(path: str | Path, with_masks: bool = False) -> nn.Module:
     """Load an Ultralytics detection checkpoint without running code from it.
 
     Args:
         path: a `.pt` file of YOLO v8, 11 or 26 (any width), as Ultralytics saves it.
+        with_masks: a segment network, such as yolo11n-seg.pt, is welcome too.
 
     Returns:
-        The float32 `DetectionModel` in eval mode; exponential moving average weights are preferred when both are there.
+        The float32 `DetectionModel` or `SegmentationModel` in eval mode, with the exponential moving average of the
+        weights where there is one.
 
     Raises:
         ModelError: the file is missing, truncated, of another kind, or holds classes other than torch's and
             Ultralytics' own.
     """
-    from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+    from ultralytics.nn.tasks import DetectionModel, SegmentationModel, torch_safe_load
 
     path = Path(path)
     if not path.is_file():
@@ -73,11 +77,11 @@ def load_detector(path: str | Path) -> nn.Module:
         reason = first_line(error)
         raise ModelError(f"{path} cannot be read as an Ultralytics detection checkpoint: {reason}") from error
     model: Any = checkpoint.get("ema") or checkpoint.get("model") if isinstance(checkpoint, dict) else None
-    if type(model) is not DetectionModel:
+    if type(model) is not DetectionModel and not (with_masks and type(model) is SegmentationModel):
         found = "a state dict" if isinstance(checkpoint, dict) and model is None else type(model).__name__
         raise ModelError(
-            f"{path} holds {found}, not an Ultralytics DetectionModel; "
-            "give a detection checkpoint, such as yolo11n.pt (segment, pose and OBB models are not supported)"
+            f"{path} holds {found}, not an Ultralytics DetectionModel{' or SegmentationModel' if with_masks else ''}; "
+            "give a checkpoint such as yolo11n.pt (pose and OBB models are not supported)"
         )
     detector: nn.Module = model.float().eval()
     for module in detector.modules():
@@ -113,7 +117,8 @@ def facts_of(model: nn.Module) -> DetectorFacts:
     names = model.names
     ordered = tuple(str(names[index]) for index in range(len(names)))
     strides = tuple(int(stride) for stride in head.stride)
-    return DetectorFacts(ordered, strides, int(head.reg_max), bool(head.end2end))
+    n_coefficients = int(head.nm) if hasattr(head, "proto") else 0
+    return DetectorFacts(ordered, strides, int(head.reg_max), bool(head.end2end), n_coefficients)
 
 
 class _RawHead(nn.Module):
@@ -124,10 +129,15 @@ class _RawHead(nn.Module):
         self.head = head
         self.f, self.i, self.type = head.f, head.i, head.type
 
-    def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        from ultralytics.nn.modules.head import Segment26
+
         branch = self.head.one2one if self.head.end2end else self.head.one2many
         maps = self.head.forward_head(features, **branch)
-        return maps["boxes"], maps["scores"]
+        if "mask_coefficient" not in maps:
+            return maps["boxes"], maps["scores"]
+        prototypes = self.head.proto(features if isinstance(self.head, Segment26) else features[0])
+        return maps["boxes"], maps["scores"], maps["mask_coefficient"], prototypes
 
 
 class DetectorGraph(nn.Module):
@@ -135,7 +145,8 @@ class DetectorGraph(nn.Module):
 
     Input `images` (n, 3, H, W) float32, RGB in 0..1, H and W multiples of the largest stride.
     Outputs `box_logits` (n, 4 * reg_max, A) and `class_logits` (n, n_classes, A) float32, with the A anchors of P3, P4
-    and P5 one after another, row by row.
+    and P5 one after another, row by row. A segment network adds `mask_coefficients` (n, k, A) and `mask_prototypes`
+    (n, k, H / 4, W / 4) float32.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -147,7 +158,6 @@ class DetectorGraph(nn.Module):
         fused.model[-1] = _RawHead(fused.model[-1])
         self.model = fused.eval()
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run backbone, neck and head convolutions; see the class for shapes."""
-        boxes, scores = self.model._predict_once(images)
-        return boxes, scores
+        return tuple(self.model._predict_once(images))

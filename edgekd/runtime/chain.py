@@ -107,7 +107,7 @@ class Chain:
             picture: (H, W, 3) uint8 BGR, as OpenCV and `edgekd.read_picture` give it.
             options: thresholds; the defaults when None.
             boxes: (n, 4) xyxy in picture pixels to segment instead of the detector's, at most 4,096; they are clipped
-                to the picture, as the detector's are, and each must overlap it.
+                to the picture, as the detector's are, and each must touch it.
             class_id: (n,) the class of each of `boxes`, an index into the bundle's class names; None is class 0.
 
         Raises:
@@ -236,8 +236,8 @@ def clipped_boxes(boxes: Float32Array, picture_px: tuple[int, int]) -> Float32Ar
     for words, wrong in (
         ("is inverted, expected left <= right and top <= bottom", (right < left) | (bottom < top)),
         (
-            f"lies outside the picture of {width}x{height} px, expected one that overlaps it",
-            (left >= width) | (top >= height) | (right <= 0) | (bottom <= 0),
+            f"lies outside the picture of {width}x{height} px, expected one that touches it",
+            (left > width) | (top > height) | (right < 0) | (bottom < 0),
         ),
     ):
         if wrong.any():

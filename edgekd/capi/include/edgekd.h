@@ -4,7 +4,9 @@
  * This header is the manual. It is plain C99 and needs nothing but <stddef.h> and <stdint.h>.
  *
  * What happens
- *   picture -> detector -> boxes -> decoder -> masks, the decoder also reads the encoder's view of the picture.
+ *   picture -> detector -> boxes -> segmenter -> masks. How masks are made depends on the kind of the bundle, and nothing
+ *   else does: `sam` prompts the picture's embedding with every box, `crop` looks at a crop per box, and the detector of
+ *   `yolo-seg` brings its masks along, so that it takes no boxes from the caller.
  *   A chain is an open bundle. It runs one picture at a time and keeps the result until the next run.
  *
  * Example (compiled by the tests)
@@ -157,7 +159,7 @@ typedef struct edgekd_run_options {
     uint32_t min_region_px;  /* islands and holes of a smaller area are removed; default 0, none */
     uint32_t boxes_only;     /* 1: run the detector alone, no masks; default 0 */
     const float *boxes_xyxy; /* n_boxes times left, top, right, bottom to segment; NULL: the detector's */
-    size_t n_boxes;
+    size_t n_boxes;          /* at most 4096; each touches the picture, to which it is clipped */
 } edgekd_run_options;
 
 /* One object. The window is where its mask lies in the picture, right and bottom exclusive; empty without a mask. */
@@ -167,7 +169,7 @@ typedef struct edgekd_object {
     float right_px;
     float bottom_px;
     float confidence;      /* 0..1; 1 for boxes that the caller gave */
-    float predicted_iou;   /* the segmenter's own estimate of its mask; 0 without a mask */
+    float predicted_iou;   /* the segmenter's own estimate of its mask; the confidence for the kind yolo-seg; 0 without */
     int32_t class_id;      /* see edgekd_chain_class_name; 0 for boxes that the caller gave */
     int32_t window_left;
     int32_t window_top;
@@ -186,6 +188,8 @@ typedef struct edgekd_times {
     float encoder_ms;
     float decoder_ms;
     float mask_postprocess_ms;
+    float segmenter_preprocess_ms; /* cutting crops, of the kind crop */
+    float segmenter_ms;            /* its network */
 } edgekd_times;
 
 /* EDGEKD_ABI_VERSION of the loaded library; a program refuses to work when it differs from its header's. */
@@ -207,7 +211,7 @@ EDGEKD_API int32_t edgekd_open_options_init(edgekd_open_options *options, size_t
 EDGEKD_API int32_t edgekd_run_options_init(edgekd_run_options *options, size_t struct_size);
 
 /*
- * Open a bundle: check its manifest, its target and the sha256 of its files, then load its three networks; those of
+ * Open a bundle: check its manifest, its target and the sha256 of its files, then load its networks; those of
  * several input sizes are compiled later, see above.
  * folder is UTF-8; options may be NULL. *chain is NULL after a failure.
  * Fails with ARGUMENT, BUNDLE, BUNDLE_MISMATCH, BACKEND_UNAVAILABLE or MEMORY.

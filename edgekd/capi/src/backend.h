@@ -14,16 +14,17 @@
 extern "C" {
 #endif
 
-#define EDGEKD_BACKEND_ABI_VERSION 1
+#define EDGEKD_BACKEND_ABI_VERSION 2
 #define EDGEKD_TENSOR_MAX_DIMS 4
 #define EDGEKD_BACKEND_ENTRY "edgekd_backend_entry"
 
-/* A dense float32 tensor in C order. */
+/* A dense tensor in C order: float32 in `data`, or, for an input alone, uint8 in `bytes` where that is not NULL. */
 typedef struct edgekd_tensor {
     const char *name;
     uint32_t n_dims;
     int64_t dims[EDGEKD_TENSOR_MAX_DIMS];
     float *data;
+    const uint8_t *bytes;
 } edgekd_tensor;
 
 typedef struct edgekd_engine_options {

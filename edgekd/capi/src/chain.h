@@ -5,11 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "detect.h"
-#include "engine.h"
-#include "manifest.h"
-#include "masks.h"
-#include "picture.h"
+#include "segmenter.h"
 
 namespace edgekd {
 
@@ -19,12 +15,6 @@ struct RunOptions {
     bool boxes_only = false;
     const Box* boxes = nullptr;  // the caller's; nullptr: the detector's
     size_t n_boxes = 0;
-};
-
-// Milliseconds; 0 for a stage that did not run.
-struct Times {
-    double total = 0, detector_preprocess = 0, detector = 0, detector_postprocess = 0;
-    double encoder_preprocess = 0, encoder = 0, decoder = 0, mask_postprocess = 0;
 };
 
 class Chain {
@@ -44,7 +34,7 @@ public:
 
     // The result of the last run.
     bool has_result() const { return has_result_; }
-    const std::vector<Detection>& found() const { return found_; }
+    const std::vector<Detection>& found() const { return found_.boxes; }
     const Mask& mask(size_t index) const { return masks_[index]; }  // empty when only boxes were asked for
     float predicted_iou(size_t index) const { return predicted_iou_[index]; }
     int picture_width_px() const { return picture_width_px_; }
@@ -52,32 +42,24 @@ public:
     const Times& times_ms() const { return times_ms_; }
 
 private:
-    // `n` boxes from `start`, in a call of the decoder with `size` boxes.
-    struct Chunk {
-        size_t start, n, size;
-    };
+    Chain(std::shared_ptr<const Manifest> manifest, Engine detector, std::unique_ptr<Segmenter> segmenter);
 
-    Chain(std::shared_ptr<const Manifest> manifest, Engine detector, Engine encoder, Engine decoder);
-
+    void take(const Picture& picture, const RunOptions& options);
     void detect(const Picture& picture, const DetectOptions& options);
-    void segment(const Picture& picture, const MaskOptions& options);
-    void decode_chunk(const edgekd_tensor& embeddings, const Placement& placement, const Chunk& chunk,
-                      const MaskOptions& options);
 
     std::shared_ptr<const Manifest> manifest_;
-    Engine detector_, encoder_, decoder_;
+    Engine detector_;
+    std::unique_ptr<Segmenter> segmenter_;
 
     bool has_result_ = false;
-    std::vector<Detection> found_;
-    std::vector<Mask> masks_;  // may be longer than found_: it keeps its memory from run to run
+    Found found_;
+    std::vector<Mask> masks_;  // may be longer than the boxes: it keeps its memory from run to run
     std::vector<float> predicted_iou_;
     int picture_width_px_ = 0, picture_height_px_ = 0;
     Times times_ms_;
 
     ResizeScratch resize_scratch_;
-    MaskScratch mask_scratch_;
     std::vector<float> blob_;
-    std::vector<Box> prompts_;
 };
 
 }  // namespace edgekd

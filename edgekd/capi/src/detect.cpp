@@ -113,7 +113,8 @@ std::vector<Detection> decode(const HeadMaps& maps, const DetectorHead& head, in
     found.reserve(candidates.size());
     for (const Candidate& one : candidates) {
         const Cell cell = cell_of(one.anchor, head, width_px, height_px);
-        found.push_back({box_of(maps, head, one.anchor, cell), 1 / (1 + std::exp(-one.logit)), one.class_id});
+        found.push_back({box_of(maps, head, one.anchor, cell), 1 / (1 + std::exp(-one.logit)), one.class_id,
+                         one.anchor});
     }
     return found;
 }

@@ -19,6 +19,7 @@ struct Detection {
     Box box;
     float confidence;
     int class_id;
+    size_t anchor = 0;  // that gave it
 };
 
 // The detector's outputs for one picture: (4 * reg_max, n_anchors) and (n_classes, n_anchors), float32 in C order.

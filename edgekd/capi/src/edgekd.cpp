@@ -152,7 +152,8 @@ edgekd_times times_from(const Times& ms) {
             float(ms.detector_preprocess), float(ms.detector),
             float(ms.detector_postprocess), float(ms.encoder_preprocess),
             float(ms.encoder),             float(ms.decoder),
-            float(ms.mask_postprocess)};
+            float(ms.mask_postprocess),    float(ms.segmenter_preprocess),
+            float(ms.segmenter)};
 }
 
 }  // namespace

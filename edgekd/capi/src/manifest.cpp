@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <fstream>
@@ -131,7 +132,20 @@ DetectorHead detector_head(const Node& node) {
     }
     head.reg_max = int(node.at("reg_max").integer(1, 64));
     head.end2end = node.at("end2end").boolean();
+    if (node.has("n_coefficients")) head.n_coefficients = int(node.at("n_coefficients").integer(0, 256));
     return head;
+}
+
+CropInput crop_input(const Node& node) {
+    CropInput crop;
+    crop.side_px = int(node.at("side_px").integer(8, 1024));
+    crop.window_factor = node.at("window_factor").number();
+    if (crop.window_factor < 1 || crop.window_factor > 4) node.at("window_factor").complain("window_factor is not 1 to 4");
+    crop.pad = three_numbers(node.at("pad"));
+    for (double value : crop.pad) {
+        if (value < 0 || value > 255) node.at("pad").complain("a pad is not 0 to 255");
+    }
+    return crop;
 }
 
 // A plain file name cannot lead out of the bundle.
@@ -154,17 +168,13 @@ EngineFile engine_file(const Node& node, const std::string& folder) {
     return file;
 }
 
-// Every tensor crosses a backend module as float32; other types would be read as garbage.
-void check_tensors(const Node& node) {
-    for (size_t i = 0, n = node.length(1, 16); i < n; i++) node.at(i).at("dtype").choice({"float32"});
+// Tensors cross a backend module as float32, crops as uint8; other types would be read as garbage.
+void check_tensors(const Node& node, const char* type) {
+    for (size_t i = 0, n = node.length(1, 16); i < n; i++) node.at(i).at("dtype").choice({type});
 }
 
-EngineStage engine_stage(const Node& stages, const char* name, const std::string& folder) {
-    if (!stages.has(name)) {
-        fail(EDGEKD_ERROR_BUNDLE,
-             folder + " has no stage " + name + ", expected detector, encoder, decoder; build it again");
-    }
-    const Node node = stages.at(name);
+EngineStage engine_stage(const Node& stages, const std::string& name, const std::string& folder) {
+    const Node node = stages.at(name.c_str());
     EngineStage stage;
     const Node files = node.at("files");
     for (size_t i = 0, n = files.length(1, 16); i < n; i++) stage.files.push_back(engine_file(files.at(i), folder));
@@ -173,8 +183,8 @@ EngineStage engine_stage(const Node& stages, const char* name, const std::string
     if (node.has("float_precision") && !node.at("float_precision").is_null()) {
         stage.precision = node.at("float_precision").choice({"fp32", "bf16"});
     }
-    check_tensors(node.at("inputs"));
-    check_tensors(node.at("outputs"));
+    check_tensors(node.at("inputs"), name == "segmenter" ? "uint8" : "float32");
+    check_tensors(node.at("outputs"), "float32");
     return stage;
 }
 
@@ -197,6 +207,45 @@ Target target(const Node& node) {
     return target;
 }
 
+// What is said of each kind: its name, and its stages in the order in which they run.
+struct KindFacts {
+    Kind kind;
+    const char* name;
+    std::vector<const char*> stages;
+};
+
+const KindFacts& facts_of(const Json& raw, const std::string& folder) {
+    static const KindFacts kinds[] = {{Kind::sam, "sam", {"detector", "encoder", "decoder"}},
+                                      {Kind::crop, "crop", {"detector", "segmenter"}},
+                                      {Kind::yolo_seg, "yolo-seg", {"detector"}}};
+    const Node root(raw, "", folder);
+    if (!root.has("kind")) return kinds[0];
+    const std::string name = root.at("kind").text();
+    for (const KindFacts& facts : kinds) {
+        if (name == facts.name) return facts;
+    }
+    fail(EDGEKD_ERROR_BUNDLE, folder + " has the kind '" + name.substr(0, 40) +
+                                  "', and this libedgekd knows sam, crop, yolo-seg; update libedgekd or build the "
+                                  "bundle again");
+}
+
+// The stages of a manifest are those of its kind, and what describes their inputs is there.
+void check_kind(const Node& root, const KindFacts& facts, const std::string& folder) {
+    const Node stages = root.at("stages"), pipeline = root.at("pipeline");
+    std::string expected;
+    for (const char* name : facts.stages) expected += (expected.empty() ? "" : ", ") + std::string(name);
+    for (const char* name : {"detector", "encoder", "decoder", "segmenter"}) {
+        const bool wanted = std::any_of(facts.stages.begin(), facts.stages.end(),
+                                        [&](const char* one) { return std::string(one) == name; });
+        if (wanted == stages.has(name)) continue;
+        fail(EDGEKD_ERROR_BUNDLE, folder + (wanted ? " has no stage " : " has the stage ") + name + ", expected " +
+                                      expected + " for the kind " + facts.name + "; build it again");
+    }
+    const auto has = [&](const char* key) { return pipeline.has(key) && !pipeline.at(key).is_null(); };
+    if (has("encoder_input") != (facts.kind == Kind::sam)) root.complain("pipeline.encoder_input is for the kind sam");
+    if (has("crop") != (facts.kind == Kind::crop)) root.complain("pipeline.crop is for the kind crop");
+}
+
 void check_format(const Json& raw, const std::string& folder) {
     if (!raw.is_object() || !raw.contains("format_version") || !raw["format_version"].is_number_integer()) return;
     if (raw["format_version"].get<int64_t>() > kFormatVersion) {
@@ -209,8 +258,10 @@ void check_format(const Json& raw, const std::string& folder) {
 Manifest manifest_from(const Json& raw, const std::string& folder) {
     const Node root(raw, "", folder);
     if (root.has("format_version")) root.at("format_version").integer(1, kFormatVersion);
-    if (root.has("kind")) root.at("kind").choice({"sam"});
+    const KindFacts& facts = facts_of(raw, folder);
+    check_kind(root, facts, folder);
     Manifest manifest;
+    manifest.kind = facts.kind;
     manifest.backend = root.at("backend").choice({"openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"});
     manifest.target = target(root.at("target"));
     const Node pipeline = root.at("pipeline");
@@ -220,13 +271,18 @@ Manifest manifest_from(const Json& raw, const std::string& folder) {
     }
     manifest.head = detector_head(pipeline.at("head"));
     manifest.detector_input = image_input(pipeline.at("detector_input"));
-    manifest.encoder_input = image_input(pipeline.at("encoder_input"));
+    if (facts.kind == Kind::sam) manifest.encoder_input = image_input(pipeline.at("encoder_input"));
+    if (facts.kind == Kind::crop) manifest.crop = crop_input(pipeline.at("crop"));
+    if ((manifest.head.n_coefficients > 0) != (facts.kind == Kind::yolo_seg)) {
+        pipeline.at("head").complain("pipeline.head.n_coefficients is for the kind yolo-seg");
+    }
     manifest.max_boxes = int(root.at("max_boxes").integer(1, 4096));
     if (root.has("box_buckets")) manifest.box_buckets = box_buckets(root.at("box_buckets"));
     const Node stages = root.at("stages");
     manifest.detector = engine_stage(stages, "detector", folder);
-    manifest.encoder = engine_stage(stages, "encoder", folder);
-    manifest.decoder = engine_stage(stages, "decoder", folder);
+    if (facts.kind == Kind::sam) manifest.encoder = engine_stage(stages, "encoder", folder);
+    if (facts.kind == Kind::sam) manifest.decoder = engine_stage(stages, "decoder", folder);
+    if (facts.kind == Kind::crop) manifest.segmenter = engine_stage(stages, "segmenter", folder);
     return manifest;
 }
 
@@ -269,7 +325,7 @@ Manifest read_manifest(const std::string& folder) {
 }
 
 void check_files(const std::string& folder, const Manifest& manifest) {
-    for (const EngineStage* stage : {&manifest.detector, &manifest.encoder, &manifest.decoder}) {
+    for (const EngineStage* stage : {&manifest.detector, &manifest.encoder, &manifest.decoder, &manifest.segmenter}) {
         for (const EngineFile& file : stage->files) check_file(folder, file);
     }
 }

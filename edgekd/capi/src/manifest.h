@@ -27,7 +27,18 @@ struct DetectorHead {
     std::vector<int> strides_px;
     int reg_max = 0;
     bool end2end = false;
+    int n_coefficients = 0;  // mask coefficients per anchor, of the kind yolo-seg
 };
+
+// How the surroundings of a box become the input of a crop network: see CropInput in edgekd/model_set.py.
+struct CropInput {
+    int side_px = 0;
+    double window_factor = 1;
+    std::array<double, 3> pad{};  // RGB
+};
+
+// The ways to a mask.
+enum class Kind { sam, crop, yolo_seg };
 
 struct EngineFile {
     std::string name;
@@ -45,14 +56,19 @@ struct Target {
 };
 
 struct Manifest {
+    Kind kind = Kind::sam;
     std::string backend;
     Target target;
     std::vector<std::string> class_names;
     DetectorHead head;
-    ImageInput detector_input, encoder_input;
+    ImageInput detector_input;
+    ImageInput encoder_input;  // of the kind sam
+    CropInput crop;            // of the kind crop
     int max_boxes = 0;
-    std::vector<int> box_buckets;  // numbers of boxes the decoder was built for; empty: any
-    EngineStage detector, encoder, decoder;
+    std::vector<int> box_buckets;  // numbers of boxes the decoder or the crop network was built for; empty: any
+    EngineStage detector;
+    EngineStage encoder, decoder;  // of the kind sam
+    EngineStage segmenter;         // of the kind crop
 };
 
 // Read the text of a manifest; `folder` is for the sentences. Fails with EDGEKD_ERROR_BUNDLE.

@@ -6,8 +6,6 @@
 namespace edgekd {
 namespace {
 
-constexpr int kCellPx = 4;
-
 // First and last cell of a row or column that holds something, first > last when nothing does.
 struct Range {
     int first, last;
@@ -20,11 +18,25 @@ struct Tap {
     float weight;
 };
 
+// One direction of a lattice.
+struct Axis {
+    double scale, offset, size;
+    int low, high;  // limits
+};
+
+Axis x_axis(const Lattice& at) {
+    return {at.scale_x, at.offset_x, at.size_x, at.limits.left, at.limits.right};
+}
+
+Axis y_axis(const Lattice& at) {
+    return {at.scale_y, at.offset_y, at.size_y, at.limits.top, at.limits.bottom};
+}
+
 // Cells around each pixel centre from `start` to `end`; positions beyond the rim take the rim.
-std::vector<Tap> taps(int start, int end, double scale, int offset_px, int n_cells) {
+std::vector<Tap> taps(int start, int end, const Axis& axis, int n_cells) {
     std::vector<Tap> result(size_t(end - start));
     for (int pixel = start; pixel < end; pixel++) {
-        const double centre = ((pixel + 0.5) * scale + offset_px) / kCellPx - 0.5;
+        const double centre = ((pixel + 0.5) * axis.scale + axis.offset) / axis.size - 0.5;
         const double position = std::clamp(centre, 0.0, double(n_cells - 1));
         const int low = std::min(int(position), std::max(n_cells - 2, 0));
         result[size_t(pixel - start)] = {low, std::min(low + 1, n_cells - 1), float(position - low)};
@@ -33,19 +45,28 @@ std::vector<Tap> taps(int start, int end, double scale, int offset_px, int n_cel
 }
 
 // Picture pixels that the cells of a range can reach. Half a cell around a cell's centre is the cell; interpolation
-// reaches to the next centre: one cell more. Cells at the rim are replicated outwards to the picture's edge.
-Range reach(const Range& cells, int n_cells, double scale, int offset_px, int n_pixels) {
-    const double start = ((cells.first - 0.5) * kCellPx - offset_px) / scale;
-    const double end = ((cells.last + 1.5) * kCellPx - offset_px) / scale;
-    const double low = cells.first == 0 ? 0 : std::floor(start);
-    const double high = cells.last == n_cells - 1 ? n_pixels : std::ceil(end);
-    const int first = int(std::clamp(low, 0.0, double(n_pixels)));
-    return {first, std::max(first, int(std::clamp(high, 0.0, double(n_pixels))))};
+// reaches to the next centre: one cell more. Cells at the rim are replicated outwards to the limits.
+Range reach(const Range& cells, int n_cells, const Axis& axis) {
+    const double start = ((cells.first - 0.5) * axis.size - axis.offset) / axis.scale;
+    const double end = ((cells.last + 1.5) * axis.size - axis.offset) / axis.scale;
+    const double low = axis.low, high = axis.high;
+    const int first = int(std::clamp(cells.first == 0 ? low : std::floor(start), low, high));
+    const int last = int(std::clamp(cells.last == n_cells - 1 ? high : std::ceil(end), low, high));
+    return {first, std::max(first, last)};
 }
 
 }  // namespace
 
-Window positive_window(const LogitGrid& grid, const Placement& placement, float threshold) {
+Lattice input_lattice(const Placement& placement, const Window& limits, int first_column, int first_row) {
+    const int left = placement.left_px - first_column * kCellPx, top = placement.top_px - first_row * kCellPx;
+    return {placement.scale_x, placement.scale_y, double(left), double(top), kCellPx, kCellPx, limits};
+}
+
+Window whole_picture(const Placement& placement) {
+    return {0, 0, placement.picture_width_px, placement.picture_height_px};
+}
+
+Window positive_window(const LogitGrid& grid, const Lattice& lattice, float threshold) {
     Range rows{grid.height, -1}, columns{grid.width, -1};
     for (int y = 0; y < grid.height; y++) {
         const float* row = grid.values + size_t(y) * size_t(grid.width);
@@ -54,19 +75,19 @@ Window positive_window(const LogitGrid& grid, const Placement& placement, float 
         }
     }
     if (rows.last < 0) return {};
-    const Range x = reach(columns, grid.width, placement.scale_x, placement.left_px, placement.picture_width_px);
-    const Range y = reach(rows, grid.height, placement.scale_y, placement.top_px, placement.picture_height_px);
+    const Range x = reach(columns, grid.width, x_axis(lattice));
+    const Range y = reach(rows, grid.height, y_axis(lattice));
     return {x.first, y.first, x.last, y.last};
 }
 
-void upsample_mask(const LogitGrid& grid, const Placement& placement, const MaskOptions& options, MaskScratch& scratch,
+void upsample_mask(const LogitGrid& grid, const Lattice& lattice, const MaskOptions& options, MaskScratch& scratch,
                    Mask& mask) {
-    const Window window = mask.window = positive_window(grid, placement, options.threshold);
+    const Window window = mask.window = positive_window(grid, lattice, options.threshold);
     const size_t width = size_t(window.right - window.left), height = size_t(window.bottom - window.top);
     mask.crop.resize(width * height);
     if (mask.crop.empty()) return;
-    const std::vector<Tap> columns = taps(window.left, window.right, placement.scale_x, placement.left_px, grid.width);
-    const std::vector<Tap> rows = taps(window.top, window.bottom, placement.scale_y, placement.top_px, grid.height);
+    const std::vector<Tap> columns = taps(window.left, window.right, x_axis(lattice), grid.width);
+    const std::vector<Tap> rows = taps(window.top, window.bottom, y_axis(lattice), grid.height);
     scratch.row.resize(size_t(grid.width));
     uint8_t* to = mask.crop.data();
     for (const Tap& y : rows) {

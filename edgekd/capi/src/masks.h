@@ -9,12 +9,15 @@
 
 namespace edgekd {
 
+// Input pixels per cell of a decoder's masks and of a detector's prototypes.
+constexpr int kCellPx = 4;
+
 struct MaskOptions {
     float threshold = 0;
     uint32_t min_region_px = 0;
 };
 
-// A grid of logits, one cell is 4 x 4 pixels of the segmenter's input.
+// A grid of logits; a Lattice says where it lies.
 struct LogitGrid {
     const float* values;
     int width, height;
@@ -23,6 +26,19 @@ struct LogitGrid {
 struct Window {
     int left = 0, top = 0, right = 0, bottom = 0;  // picture pixels, right and bottom exclusive
 };
+
+// Where the cells of a grid lie: cell = ((pixel + 0.5) * scale + offset) / size - 0.5. A mask stays within `limits`,
+// which lie within the picture; pixels beyond the outermost cell centres take the outermost cells.
+struct Lattice {
+    double scale_x, scale_y, offset_x, offset_y, size_x, size_y;
+    Window limits;
+};
+
+// Where the 4 px cells of a network's input lie, for a grid whose first cell is (first_column, first_row).
+Lattice input_lattice(const Placement& placement, const Window& limits, int first_column = 0, int first_row = 0);
+
+// The whole picture, as limits.
+Window whole_picture(const Placement& placement);
 
 struct Mask {
     Window window;
@@ -35,10 +51,10 @@ struct MaskScratch {
 };
 
 // The region of the picture that bilinear upsampling can make positive.
-Window positive_window(const LogitGrid& grid, const Placement& placement, float threshold);
+Window positive_window(const LogitGrid& grid, const Lattice& lattice, float threshold);
 
 // Fill `mask`, reusing its memory.
-void upsample_mask(const LogitGrid& grid, const Placement& placement, const MaskOptions& options, MaskScratch& scratch,
+void upsample_mask(const LogitGrid& grid, const Lattice& lattice, const MaskOptions& options, MaskScratch& scratch,
                    Mask& mask);
 
 }  // namespace edgekd

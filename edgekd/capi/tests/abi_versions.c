@@ -40,7 +40,7 @@ static void test_numbers(void)
 static void test_layouts(void)
 {
     CHECK(sizeof(edgekd_object) == 44 && offsetof(edgekd_object, class_id) == 24);
-    CHECK(sizeof(edgekd_times) == 36);
+    CHECK(sizeof(edgekd_times) == 44);
     CHECK(offsetof(edgekd_run_options, boxes_only) == 28);
     if (sizeof(void *) == 8) {
         CHECK(sizeof(edgekd_image) == 32 && sizeof(edgekd_open_options) == 16 && sizeof(edgekd_run_options) == 48);

@@ -117,7 +117,7 @@ void test_masks(const Json& test) {
     const Placement placement = place(test["picture_px"][1], test["picture_px"][0], spec_from(test["spec"]));
     MaskScratch scratch;
     Mask mask;
-    upsample_mask(grid, placement, {test["threshold"], test["min_region_px"]}, scratch, mask);
+    upsample_mask(grid, input_lattice(placement, whole_picture(placement)), {test["threshold"], test["min_region_px"]}, scratch, mask);
     const int window[4] = {mask.window.left, mask.window.top, mask.window.right, mask.window.bottom};
     for (size_t i = 0; i < 4; i++) expect_near(test, "the window", window[i], test["window"][i], 0);
     expect_rows(test, mask.crop, size_t(mask.window.right - mask.window.left), test["rows"]);

@@ -258,7 +258,10 @@ void set_input(ov_infer_request_t* request, const edgekd_tensor& input) {
     Shape shape;
     check(ov_shape_create(input.n_dims, input.dims, &shape.value), "describe an input");
     ov_tensor_t* made = nullptr;
-    check(ov_tensor_create_from_host_ptr(F32, shape.value, input.data, &made), "wrap an input");
+    // OpenVINO takes inputs through a pointer that is not const and does not write to them.
+    void* memory = input.bytes != nullptr ? const_cast<uint8_t*>(input.bytes) : static_cast<void*>(input.data);
+    const ov_element_type_e type = input.bytes != nullptr ? U8 : F32;
+    check(ov_tensor_create_from_host_ptr(type, shape.value, memory, &made), "wrap an input");
     const Tensor tensor(made);
     check(ov_infer_request_set_tensor(request, input.name, tensor.get()), "take an input");
 }

@@ -78,8 +78,8 @@ Shape shape_from(const nvinfer1::Dims& dims) {
     return Shape(dims.d, dims.d + std::max<int64_t>(dims.nbDims, 0));
 }
 
-size_t count_bytes(const Shape& shape) {
-    size_t n = sizeof(float);
+size_t count_bytes(const Shape& shape, size_t element_bytes = sizeof(float)) {
+    size_t n = element_bytes;
     for (int64_t size : shape) n *= size_t(size);
     return n;
 }
@@ -251,9 +251,10 @@ private:
     }
 
     void copy_in(const edgekd_tensor& input) {
-        const size_t n_bytes = count_bytes(Shape(input.dims, input.dims + input.n_dims));
+        const bool is_bytes = input.bytes != nullptr;
+        const size_t n_bytes = count_bytes(Shape(input.dims, input.dims + input.n_dims), is_bytes ? 1 : sizeof(float));
         Tensor& tensor = find(input.name, true, n_bytes);
-        std::memcpy(tensor.pinned.get(), input.data, n_bytes);
+        std::memcpy(tensor.pinned.get(), is_bytes ? static_cast<const void*>(input.bytes) : input.data, n_bytes);
         check(cudaMemcpyAsync(tensor.device.get(), tensor.pinned.get(), n_bytes, cudaMemcpyHostToDevice, stream_.get()),
               "copy an input");
     }
