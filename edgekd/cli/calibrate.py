@@ -29,28 +29,23 @@ def calibrate(
     """Measure ranges on pictures and write graphs with Q/DQ pairs; the decoder stays float."""
     from edgekd.cli.console import log, out
     from edgekd.data.read import read_labels
-    from edgekd.deploy.candidates import method_score
-    from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
-    from edgekd.graphs import StageName
-    from edgekd.measure.quality import Sample
-    from edgekd.model_set import read_model_set
-    from edgekd.runtime.sources import pictures_in
+    from edgekd.deploy.calibrate import calibrate as run_calibration
+    from edgekd.deploy.calibrate import stages_of
+    from edgekd.deploy.quantize import CalibrateOptions
 
-    masks: StageName = "segmenter" if read_model_set(models).kind == "crop" else "encoder"
-    stages: dict[Part | None, tuple[StageName, ...]] = {
-        None: ("detector", masks),
-        "detector": ("detector",),
-        "segmenter": (masks,),
-    }
-    options = CalibrateOptions(target, method, stages[only], count, tuple(recipe or ()), set_file)
-    score = None
-    if method == "auto" and images.is_dir():
-        labels = read_labels(data, data_images, limit=trial_count) if data else None
-        sample = Sample.of_labels(labels) if labels else Sample(tuple(pictures_in(images)[:trial_count]))
-        score = method_score(models, target, sample)
+    options = CalibrateOptions(
+        target=target,
+        method=method,
+        stages=stages_of(models, only),
+        n_pictures=count,
+        recipes=tuple(recipe or ()),
+        set_file=set_file,
+    )
+    labels = read_labels(data, data_images, limit=trial_count) if data and method == "auto" else None
     with log.status("calibrating"):
-        model_set = calibrate_models(models, images, output, options, score, log.print)
+        model_set = run_calibration(models, images, output, options, labels, log.print)
     for name in options.stages:
         facts = model_set.stages[name].calibration or {}
         out.print(f"{name}: {facts['recipe']}, {facts['method']}, {facts['n_pictures']} pictures of {facts['set']}")
-    out.print(f"{output}: next, edgekd build-engine {output} --precision int8 --gate box_ap=0.5,mask_iou=0.98")
+    gate = f"--gate box_ap=0.5,mask_iou=0.98 --data {data or 'LABELS.json'}"
+    out.print(f"{output}: next, edgekd build-engine {output} -o BUNDLE --precision int8 {gate}")

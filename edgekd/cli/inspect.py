@@ -13,7 +13,7 @@ def inspect(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the manifest as JSON")] = None,
 ) -> None:
     """Show what a bundle holds and where it comes from, without loading an engine."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from edgekd.bundle import read_manifest
     from edgekd.cli.console import out, write_text
@@ -23,7 +23,7 @@ def inspect(
     gpu = f", compute capability {target.compute_capability}" if target.compute_capability else ""
     out.print(f"{bundle}: {manifest.backend} {manifest.backend_version} for {target.os} {target.machine}{gpu}")
     out.print(f"made by edgekd {manifest.edgekd_version} on {manifest.created}")
-    table = Table("stage", "precision", "MB", "inputs", "weights", "licence")
+    table = Table("stage", "precision", "MB", Column("inputs", overflow="fold"), "weights", "licence")
     for name, stage in manifest.stages.items():
         size = f"{sum(file.n_bytes for file in stage.files) / 1e6:.1f}"
         inputs = ", ".join(f"{spec.name} {'x'.join(str(n) for n in spec.shape)}" for spec in stage.inputs)
@@ -33,15 +33,12 @@ def inspect(
     out.print(f"{len(manifest.pipeline.class_names)} classes: {', '.join(manifest.pipeline.class_names)}")
     for note in manifest.notes:
         out.print(f"  {note}")
-    if manifest.gate:
-        verdict = "passed" if manifest.gate.passed else "failed"
-        measured = ", ".join(
-            f"{name} {value:.4f} (limit {manifest.gate.limits[name]:g})"
-            for name, value in manifest.gate.measured.items()
-        )
-        out.print(f"accuracy gate {verdict} on {manifest.gate.n_images} pictures: {measured}")
-        if manifest.gate.float_layers:
-            out.print(f"  kept in float: {', '.join(manifest.gate.float_layers)}")
+    if gate := manifest.gate:
+        limits = {name: f" (limit {limit:g})" for name, limit in gate.limits.items()}
+        measured = ", ".join(f"{name} {value:.4f}{limits.get(name, '')}" for name, value in gate.measured.items())
+        out.print(f"accuracy gate {'passed' if gate.passed else 'failed'} on {gate.n_images} pictures: {measured}")
+        if gate.float_layers:
+            out.print(f"  kept in float: {', '.join(gate.float_layers)}")
     if json_file:
         write_text(json_file, manifest.model_dump_json(indent=2) + "\n")
 

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from edgekd.data.labels import LabelledSet
 from edgekd.deploy.candidates import method_score
 from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
+from edgekd.graphs import StageName
 from edgekd.measure.quality import Sample
-from edgekd.model_set import ModelSet
+from edgekd.model_set import ModelSet, read_model_set
 from edgekd.runtime.sources import pictures_in
 
 TRIAL_PICTURES = 32
+Part = Literal["detector", "segmenter"]
+
+
+def stages_of(models: str | Path, part: Part | None = None) -> tuple[StageName, ...]:
+    """Return the stages of a set that are calibrated, all or of one part; the decoder of a `sam` set stays float.
+
+    Raises:
+        ModelError: the set is damaged.
+    """
+    masks: StageName = "segmenter" if read_model_set(Path(models)).kind == "crop" else "encoder"
+    stages: dict[Part | None, tuple[StageName, ...]] = {None: ("detector", masks), "segmenter": (masks,)}
+    return stages.get(part, ("detector",))
 
 
 def calibrate(

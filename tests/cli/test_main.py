@@ -141,6 +141,14 @@ def test_inspect_and_doctor(shipped_bundle: Path, tmp_path: Path) -> None:
     assert healthy.returncode == 0 and "fits this machine" in healthy.stdout
 
 
+def test_inspect_shows_a_gate_without_a_limit(shipped_bundle: Path, tmp_path: Path) -> None:
+    manifest = json.loads((shipped_bundle / "manifest.json").read_text())
+    manifest["gate"] = {"passed": True, "measured": {"box_ap": 0.1, "miou": 0.2}, "limits": {"miou": 1}, "n_images": 3}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    done = edgekd("inspect", tmp_path)
+    assert done.returncode == 0 and "box_ap 0.1000, miou 0.2000 (limit 1)" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("name", ["yolo11n-nwpu", "tinysam"])
 def test_weights_are_listed(name: str) -> None:
     assert name in edgekd("weights", "list").stdout
