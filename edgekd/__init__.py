@@ -143,11 +143,20 @@ __all__ = [
 ]
 
 
-def load(folder: str | Path, n_threads: int | None = None) -> Chain:
-    """Open a bundle; see `edgekd.Chain.open` for arguments and errors."""
+def load(folder: str | Path, n_threads: int | None = None, verify: bool = False) -> Chain:
+    """Open a bundle; see `edgekd.Chain.open` for arguments and errors.
+
+    With `verify` its engines are asked the question whose answer is in the bundle: a `BundleError` says that they
+    answer otherwise than when they were built, or that the bundle has no known answer.
+    """
     from edgekd.runtime.chain import Chain
 
-    return Chain.open(folder, n_threads)
+    chain = Chain.open(folder, n_threads)
+    if verify:
+        from edgekd.runtime.known_answer import verify_chain
+
+        verify_chain(folder, chain)
+    return chain
 
 
 def __getattr__(name: str) -> Any:

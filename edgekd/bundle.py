@@ -32,6 +32,8 @@ FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_ENGINE_BYTES = 16 << 30
+MASK_DIGITS = 320 // 4 * 480 // 4 // 4
+"""Of a mask of a known answer: four cells per digit."""
 
 
 class EngineFile(_Record):
@@ -85,6 +87,30 @@ class GateResult(_Record):
     float_layers: tuple[str, ...] = ()
 
 
+class KnownObject(_Record):
+    """One object of a known answer.
+
+    Attributes:
+        xyxy: the box in picture pixels.
+        class_id, confidence, predicted_iou: as the chain gave them.
+        mask: a bit per cell of 4 x 4 pixels, row by row, eight to a byte, in hexadecimal digits.
+    """
+
+    xyxy: tuple[float, float, float, float]
+    class_id: int = Field(ge=0)
+    confidence: float
+    predicted_iou: float
+    mask: str = Field(pattern=f"^[0-9a-f]{{{MASK_DIGITS}}}$")
+
+
+class KnownAnswer(_Record):
+    """A picture, and what the engines said of it when they were built; see `edgekd.runtime.known_answer`."""
+
+    picture: EngineFile
+    found: tuple[KnownObject, ...] = Field(max_length=16)
+    given: tuple[KnownObject, ...] = Field(default=(), max_length=16)
+
+
 class Manifest(_Record):
     """The content of `manifest.json`.
 
@@ -104,7 +130,14 @@ class Manifest(_Record):
     box_buckets: tuple[int, ...] = ()
     stages: dict[StageName, EngineStage]
     gate: GateResult | None = None
+    known_answer: KnownAnswer | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[EngineFile, ...]:
+        """Every file of the bundle beside the manifest itself."""
+        pictures = () if self.known_answer is None else (self.known_answer.picture,)
+        return (*(file for stage in self.stages.values() for file in stage.files), *pictures)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -137,12 +170,11 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
     fault = kind_fault(manifest.kind, manifest.pipeline, manifest.stages)
     if fault:
         raise BundleError(f"{folder} {fault}; build it again")
-    for stage in manifest.stages.values():
-        for file in stage.files:
-            if Path(file.name).name != file.name or file.name in ("", ".", ".."):
-                raise BundleError(
-                    f"{folder} names the engine file {file.name!r}, expected a plain file name; build it again"
-                )
+    for file in manifest.files:
+        if Path(file.name).name != file.name or file.name in ("", ".", ".."):
+            raise BundleError(
+                f"{folder} names the engine file {file.name!r}, expected a plain file name; build it again"
+            )
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -151,8 +183,8 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     Raises:
         BundleError: a file is missing, truncated or was changed after the build.
     """
-    for stage in manifest.stages.values():
-        read_files(folder, stage)
+    for file in manifest.files:
+        read_file(folder, file)
 
 
 def read_files(folder: Path, stage: EngineStage) -> tuple[bytes, ...]:
@@ -163,10 +195,11 @@ def read_files(folder: Path, stage: EngineStage) -> tuple[bytes, ...]:
     Raises:
         BundleError: a file is missing, truncated or was changed after the build.
     """
-    return tuple(_read_file(folder, file) for file in stage.files)
+    return tuple(read_file(folder, file) for file in stage.files)
 
 
-def _read_file(folder: Path, file: EngineFile) -> bytes:
+def read_file(folder: Path, file: EngineFile) -> bytes:
+    """Read one file and compare it with the manifest; errors as for `read_files`."""
     path = folder / file.name
     if not is_file(path):
         raise BundleError(f"{folder} lacks the engine file {file.name}; build the bundle again")
@@ -246,7 +279,7 @@ def listed_files(folder: Path) -> set[str] | None:
         manifest = read_manifest(folder)
     except BundleError:
         return None
-    return {FILE_NAME, *(file.name for stage in manifest.stages.values() for file in stage.files)}
+    return {FILE_NAME, *(file.name for file in manifest.files)}
 
 
 def describe_file(path: Path) -> EngineFile:

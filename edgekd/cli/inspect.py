@@ -47,7 +47,7 @@ def doctor(
     bundle: Annotated[Path | None, typer.Argument(help="also say whether this bundle runs here")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the machine as JSON")] = None,
 ) -> None:
-    """Show what this machine offers; with a bundle, check manifest, target, files and opening."""
+    """Show what this machine offers; with a bundle, check manifest, target, files and its known answer."""
     from rich.table import Table
 
     from edgekd.bundle import check_files, read_manifest
@@ -55,6 +55,7 @@ def doctor(
     from edgekd.environment import describe_machine, has_module
     from edgekd.runtime.chain import Chain
     from edgekd.runtime.cuda import compute_capability
+    from edgekd.runtime.known_answer import check_known_answer
     from edgekd.runtime.target import check_machine
 
     machine = describe_machine()
@@ -74,8 +75,10 @@ def doctor(
         manifest = read_manifest(bundle)
         check_machine(bundle, manifest)
         check_files(bundle, manifest)
-        Chain.open(bundle).close()
-        out.print(f"{bundle} fits this machine, is whole, and opens")
+        with Chain.open(bundle) as chain:
+            answered = check_known_answer(bundle, chain)
+        said = "answers as it did when it was built" if answered else "opens; it has no known answer to compare with"
+        out.print(f"{bundle} fits this machine, is whole, and {said}")
 
 
 _NEEDS = (

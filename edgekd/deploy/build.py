@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
+import cv2
+import numpy as np
+
 import edgekd
 from edgekd.backends import BACKENDS, BackendName
 from edgekd.bundle import EngineStage, Manifest, Target, describe_file, listed_files, write_manifest
@@ -19,11 +22,15 @@ from edgekd.deploy.auto_precision import StageGraphs, choose, split_graph
 from edgekd.deploy.build_options import BuildOptions, Choice, EngineJob, PrecisionWish
 from edgekd.deploy.input_sizes import Shapes, named_shape, shapes_of, sized
 from edgekd.environment import has_module
-from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.errors import BackendUnavailable, BuildError, BundleMismatch
 from edgekd.files import atomic_folder, scratch_folder
 from edgekd.graphs import STAGES_OF_KIND, Kind, StageName, is_input_size
 from edgekd.model_set import ModelSet, Pipeline, read_model_set
+from edgekd.package_files import DEMO_PICTURE
+from edgekd.runtime.chain import Chain
 from edgekd.runtime.cuda import n_multiprocessors
+from edgekd.runtime.known_answer import SIZE_PX, ask
+from edgekd.runtime.sources import read_picture
 
 __all__ = ["BuildOptions", "PrecisionWish", "backend_version", "build_bundle", "choices_of"]
 
@@ -74,6 +81,26 @@ def build_bundle(
             report(note)
         manifest = _manifest(model_set.kind, pipeline, stages, options, tuple(notes))
         write_manifest(folder, manifest)
+        if options.known_answer:
+            manifest = _with_known_answer(folder, manifest, report)
+    return manifest
+
+
+def _with_known_answer(folder: Path, manifest: Manifest, report: Report) -> Manifest:
+    """Ask the engines about the demonstration picture, where they run here, and write what they say."""
+    try:
+        with Chain.open(folder) as chain:
+            report("asking the engines about a small picture")
+            height, width = SIZE_PX
+            pixels = cv2.resize(read_picture(DEMO_PICTURE), (width, height), interpolation=cv2.INTER_AREA)
+            picture = folder / "known_answer.png"
+            picture.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+            answer = ask(chain, describe_file(picture), np.asarray(pixels, np.uint8))
+    except (BackendUnavailable, BundleMismatch) as error:
+        report(f"no known answer: {error}")
+        return manifest
+    manifest = manifest.model_copy(update={"known_answer": answer})
+    write_manifest(folder, manifest)
     return manifest
 
 

@@ -47,6 +47,8 @@ class BuildOptions:
         workspace_bytes, optimization_level, timing_cache: TensorRT's; see `PlanOptions`.
         gate: what an accuracy gate measured, for the manifest; see `edgekd.deploy.gate`.
         choices: arithmetic of stages that was chosen before, such as for the bundle that a gate measured.
+        known_answer: ask the engines about a small picture, so that `edgekd doctor` can tell whether they still say the
+            same; engines for a GPU that is not here have no answer.
         notes: lines for the manifest beside those of the stages.
     """
 
@@ -63,6 +65,7 @@ class BuildOptions:
     timing_cache: Path | None = None
     gate: GateResult | None = None
     choices: Mapping[StageName, Choice] = field(default_factory=dict)
+    known_answer: bool = True
     notes: tuple[str, ...] = ()
 
     @property
