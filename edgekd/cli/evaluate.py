@@ -31,11 +31,14 @@ def evaluate(
     robustness: Annotated[
         bool, typer.Option("--robustness", help="also turned, scaled, covered, blurred, noisy, compressed, and dense")
     ] = False,
+    tile: Annotated[str, typer.Option(help="look at every picture in tiles: off, auto, or a side in px")] = "off",
+    object_px: Annotated[int | None, typer.Option(help="side of the largest object; default: a quarter tile")] = None,
     grid: Annotated[Path | None, typer.Option(help="write the worst pictures side by side (.jpg, .png)")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: the backend's choice", min=1)] = None,
 ) -> None:
     """Measure box AP, mask AP and mean IoU on labels, or parity with another bundle without labels, or both."""
     from edgekd.cli.console import out, write_text
+    from edgekd.cli.values import parse_tiles
     from edgekd.data.read import read_labels
     from edgekd.measure.accuracy import EvaluateOptions, accuracy_table
     from edgekd.measure.parity import parity_table
@@ -46,7 +49,9 @@ def evaluate(
         raise InputError("--grid shows the worst pictures by their labels and no labels were given; add --data LABELS")
     if robustness and data is None:
         raise InputError("--robustness is measured on labels and none were given; add --data LABELS")
-    options = EvaluateOptions(only != "segmenter", only != "detector", mask_confidence=mask_confidence)
+    options = EvaluateOptions(
+        only != "segmenter", only != "detector", mask_confidence=mask_confidence, tiles=parse_tiles(tile, object_px)
+    )
     reports: list[AccuracyReport | ParityReport | RobustnessReport] = []
     labels = read_labels(data, images, split, limit) if data else None
     if labels:

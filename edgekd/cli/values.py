@@ -11,6 +11,7 @@ from edgekd.errors import InputError
 if TYPE_CHECKING:
     from edgekd.runtime.large import LargeOptions
     from edgekd.runtime.results.writer import Format
+    from edgekd.runtime.tiles import TileOptions
 
 
 class DefaultGroup(TyperGroup):
@@ -111,6 +112,21 @@ def parse_formats(text: str | None, also_geojson: bool = False) -> tuple[Format,
         if name not in FORMATS:
             raise InputError(f"the format is {name!r}, expected one of {', '.join(FORMATS)}; give other --formats")
     return tuple(each for each in FORMATS if each in names)
+
+
+def parse_tiles(tile: str, object_px: int | None) -> TileOptions | None:
+    """Read `off` (None), `auto` or the side of a tile.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    from edgekd.runtime.tiles import TileOptions
+
+    if tile == "off":
+        return None
+    if tile != "auto" and not tile.isdecimal():
+        raise InputError(f"--tile is {tile}, expected off, auto or the side of a tile in pixels, such as 640")
+    return TileOptions(int(tile) if tile.isdecimal() else None, object_px)
 
 
 def parse_large(tile: str, object_px: int | None, bands: str, stretch: str) -> LargeOptions:

@@ -26,6 +26,8 @@ from edgekd.measure import coco_metrics as coco
 from edgekd.measure.coco_metrics import Json
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
+from edgekd.runtime.tiled_chain import TiledChain
+from edgekd.runtime.tiles import TileOptions
 from edgekd.text import shown
 from edgekd.types import Detections, Float32Array, Int32Array, UInt8Array
 
@@ -38,6 +40,10 @@ OVERLAP = 0.5
 """IoU from which a box counts as found in the per-picture scores."""
 
 
+TILED_MAX_BOXES = 10_000
+"""Boxes per picture in average precision on large pictures, which hold more objects than COCO's 100."""
+
+
 @dataclass(frozen=True)
 class EvaluateOptions:
     """What is measured.
@@ -47,6 +53,8 @@ class EvaluateOptions:
         confidence: lowest confidence that enters average precision.
         mask_confidence: lowest confidence of a box that is segmented for mask AP; each box costs a decoder run.
         shown_confidence: confidence at which the per-picture F1 is taken.
+        tiles: look at every picture in tiles; None shrinks it to the networks' inputs. Average precision then takes
+            `TILED_MAX_BOXES` boxes per picture instead of COCO's 100.
     """
 
     detector: bool = True
@@ -54,6 +62,12 @@ class EvaluateOptions:
     confidence: float = 0.001
     mask_confidence: float = 0.05
     shown_confidence: float = 0.25
+    tiles: TileOptions | None = None
+
+    @property
+    def max_boxes(self) -> int:
+        """Boxes per picture that average precision takes."""
+        return coco.MAX_BOXES if self.tiles is None else TILED_MAX_BOXES
 
 
 class PictureScore(BaseModel):
@@ -205,7 +219,8 @@ class _Evaluation:
 
     def __init__(self, chain: Chain, labels: LabelledSet, options: EvaluateOptions) -> None:
         self.scores: list[PictureScore] = []
-        self._chain, self._labels, self._options = chain, labels, options
+        self._chain = chain if options.tiles is None else TiledChain(chain, options.tiles)
+        self._labels, self._options = labels, options
         self._class_of = map_classes(labels, chain.manifest.pipeline.class_names, options.detector)
         self._with_masks = options.segmenter and labels.has_masks
         self._seen: list[LabelledPicture] = []
@@ -223,7 +238,7 @@ class _Evaluation:
             found = self._own_masks(image_id, pixels)
         elif self._options.detector:
             wanted = DetectOptions(confidence=self._options.confidence, multi_label=True)
-            found = self._chain.detect(pixels, wanted)[: coco.MAX_BOXES]
+            found = self._chain.detect(pixels, wanted)[: self._options.max_boxes]
         if self._options.detector:
             f1 = _box_f1(found, picture, self._class_of, self._options.shown_confidence)
             self._boxes += _box_results(image_id, found)
@@ -265,8 +280,8 @@ class _Evaluation:
         boxes, masks = self._options.detector, self._options.detector and self._with_masks
         truth = coco.coco_labels(self._seen, self._class_of)
         ious, areas = np.concatenate([np.zeros(0), *self._ious]), np.concatenate([np.zeros(0), *self._areas])
-        box = coco.evaluated(truth, self._boxes, "bbox") if boxes else None
-        mask = coco.evaluated(truth, self._masks, "segm") if masks else None
+        box = coco.evaluated(truth, self._boxes, "bbox", self._options.max_boxes) if boxes else None
+        mask = coco.evaluated(truth, self._masks, "segm", self._options.max_boxes) if masks else None
         return {
             "box": coco.overall(box) if box else {},
             "mask": coco.overall(mask) if mask else {},

@@ -76,19 +76,20 @@ def average_precision(labels: Json, detections: list[Json], kind: Literal["bbox"
     return overall(evaluated(labels, detections, kind))
 
 
-def evaluated(labels: Json, detections: list[Json], kind: Literal["bbox", "segm"]) -> Any:
-    """Run the evaluator; arguments as for `average_precision`."""
+def evaluated(labels: Json, detections: list[Json], kind: Literal["bbox", "segm"], max_boxes: int = MAX_BOXES) -> Any:
+    """Run the evaluator; arguments as for `average_precision`. Other than `MAX_BOXES` detections are not COCO's AP."""
     coco, evaluator_of = _library()
     truth = coco(labels, use_deepcopy=True)
     evaluator = evaluator_of(truth, truth.loadRes(detections), kind)
+    evaluator.params.maxDets = [1, 10, max_boxes]
     evaluator.run()
     return evaluator
 
 
 def overall(evaluator: Any) -> dict[str, float]:
-    """Return the metrics of `average_precision`."""
+    """Return the metrics of `average_precision`; `ar100` is left out where another number of boxes was taken."""
     stats = evaluator.stats_as_dict
-    return {name: float(stats[key]) for name, key in _NAMES.items() if stats[key] >= 0}
+    return {name: float(stats[key]) for name, key in _NAMES.items() if stats.get(key, -1) >= 0}
 
 
 def by_class(evaluator: Any) -> dict[int, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from perfect_chain import PIPELINE, PerfectChain, draw
 
 from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.environment import describe_machine
@@ -27,6 +28,7 @@ from edgekd.measure.parity import ParityOptions, compare_bundles, compare_chains
 from edgekd.measure.quality import QualityCheck, Sample
 from edgekd.measure.worst_cases import worst_case_grid
 from edgekd.runtime.chain import Chain
+from edgekd.runtime.tiles import TileOptions
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +161,26 @@ def test_a_report_written_before_has_its_version_split_off() -> None:
     assert (report.backend, report.backend_version) == ("openvino", "2026.1.0-1")
     again = AccuracyReport.model_validate_json(report.model_dump_json())
     assert (again.backend, again.backend_version) == ("openvino", "2026.1.0-1")
+
+
+def test_tiles_count_more_objects_than_coco_does(tmp_path: Path) -> None:
+    picture, drawn = draw((900, 900), 400)
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    found = PerfectChain()(picture)
+    n = len(found)
+    assert n > 120 and drawn.any()
+    labels = LabelledSet(
+        tmp_path / "a.png",
+        PIPELINE.class_names,
+        (
+            LabelledPicture(
+                tmp_path / "a.png", (900, 900), found.detections.xyxy, found.detections.class_id,
+                found.masks.areas_px().astype(np.float64), np.zeros(n, np.bool_), (None,) * n,
+            ),
+        ),
+    )  # fmt: skip
+    boxes_only = EvaluateOptions(segmenter=False)
+    tiled, _ = evaluate_chain(PerfectChain(), labels, replace(boxes_only, tiles=TileOptions(128, 32)))  # type: ignore[arg-type]
+    whole, _ = evaluate_chain(PerfectChain(), labels, boxes_only)  # type: ignore[arg-type]
+    assert tiled["box"]["ap"] == pytest.approx(1, abs=1e-3)
+    assert whole["box"]["ap"] < 100 / n + 0.02
