@@ -193,7 +193,7 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
         except OSError as error:
             # An error that names no file may come from the destination as well.
             is_full = error.errno == errno.ENOSPC and shutil.disk_usage(root).free < _NEARLY_FULL_BYTES
-            if is_full or str(folder) in os.fsdecode(error.filename or ""):
+            if is_full or str(folder) in os.fsdecode(error.filename2 or error.filename or ""):
                 raise InputError(f"{root} cannot be written ({error.strerror}); {cure}") from error
             raise
 
@@ -218,7 +218,8 @@ def _said(path: Path, cure: str = "free space or give another output") -> Iterat
     try:
         yield
     except OSError as error:
-        named = Path(os.fsdecode(error.filename or path))
+        # A copy names its source first.
+        named = Path(os.fsdecode(error.filename2 or error.filename or path))
         ours = named == path or named in path.parents or _MARK in str(named)
         if error.errno not in _DISK_ERRORS or not ours:
             raise
