@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgekd.cli.convert import convert
+
 if TYPE_CHECKING:
     from edgekd.data.labels import LabelledSet
     from edgekd.data.write import DataReport
 
 app = typer.Typer(help="Make a data set for training: COCO, NWPU VHR-10, DIOR or DOTA.", no_args_is_help=True)
+app.command("convert")(convert)
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="new folder of the data set")]
 Limit = Annotated[int | None, typer.Option(min=1, help="at most this many pictures per split")]
