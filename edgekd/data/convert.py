@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from edgekd.data.labels import LabelledSet
 from edgekd.data.published import split_pictures
-from edgekd.data.write import Form, place_picture, start_dataset, write_dataset
+from edgekd.data.write import Form, new_dataset, place_picture, write_dataset
 from edgekd.data.write_coco import write_coco
 from edgekd.data.write_tools import csv_text, label_studio_tasks, labelme_content
 from edgekd.errors import DataError
@@ -41,25 +41,29 @@ def convert_labels(labels: LabelledSet, target: Target, output: Path, val_fracti
         return output / "data.yaml"
     if target == "coco":
         return write_coco(labels, output)
-    start_dataset(output)
-    output.mkdir(parents=True, exist_ok=True)
-    if target == "csv":
-        return _write(output / "labels.csv", csv_text(labels))
     stems = [picture.path.stem for picture in labels.pictures]
-    if len(set(stems)) != len(stems):
+    if target != "csv" and len(set(stems)) != len(stems):
         raise DataError(f"two pictures of {labels.source} have one name before the suffix; rename one")
-    if target == "labelme":
-        for picture in labels.pictures:
-            place_picture(picture.path, output / picture.path.name)
-            _write(output / f"{picture.path.stem}.json", json.dumps(labelme_content(picture), indent=1))
-        return output
-    (output / "images").mkdir()
+    with new_dataset(output) as folder:
+        return output / _write_for_tool(labels, target, folder)
+
+
+def _write_for_tool(labels: LabelledSet, target: Target, folder: Path) -> str:
+    """Write the files and return the name of the one to open, empty for the folder itself."""
+    if target == "csv":
+        return _write(folder / "labels.csv", csv_text(labels))
+    pictures = folder if target == "labelme" else folder / "images"
+    pictures.mkdir(exist_ok=True)
     for picture in labels.pictures:
-        place_picture(picture.path, output / "images" / picture.path.name)
+        place_picture(picture.path, pictures / picture.path.name)
+        if target == "labelme":
+            _write(folder / f"{picture.path.stem}.json", json.dumps(labelme_content(picture), indent=1))
+    if target == "labelme":
+        return ""
     tasks = label_studio_tasks(labels, lambda picture: f"/data/local-files/?d=images/{picture.path.name}")
-    return _write(output / "tasks.json", json.dumps(tasks))
+    return _write(folder / "tasks.json", json.dumps(tasks))
 
 
-def _write(path: Path, text: str) -> Path:
-    path.write_text(text + "\n" * (not text.endswith("\n")), encoding="utf-8")
-    return path
+def _write(path: Path, text: str) -> str:
+    path.write_text(text if text.endswith("\n") else f"{text}\n", encoding="utf-8")
+    return path.name
