@@ -220,10 +220,46 @@ def haar_table() -> str:
     return paths[-1].read_text() if paths else "Not measured.\n"
 
 
+def masks_table() -> str:
+    """The ways to a mask: accuracy on the validation pictures, time from boxes to masks."""
+    result = newest("masks")
+    if result is None:
+        return "Not measured.\n"
+    rows = []
+    for name, row in result["results"].items():
+        mask, given = row.get("mask", {}), row.get("gt_box_mask", {})
+        accuracy = [mask.get("ap"), mask.get("ap_small"), given.get("miou"), given.get("miou_small")]
+        times = [row.get("segmenter_ms", {}).get(n, {}).get("min") for n in ("1", "5", "20", "100")]
+        cells = ["" if value is None else f"{value:.3f}" for value in accuracy]
+        cells += ["" if value is None else f"{value:.1f}" for value in times]
+        rows.append([name.replace("_", " "), *cells, f"{row['segmenter_mb']:.1f}" if "segmenter_mb" in row else ""])
+    header = ["way", "mask AP", "small", "mIoU, labelled boxes", "small", "1 box ms", "5", "20", "100", "MB"]
+    settings = result["settings"]
+    note = f"{machine_line(result)} {settings['n_pictures']} pictures, {settings['n_objects']} objects; "
+    return markdown(header, rows) + "\n" + note + f"{settings['threads']} threads; {settings['time']}.\n"
+
+
+def crop_table() -> str:
+    """The crop segmenter trained from nothing, a row per seed."""
+    result = newest("crop")
+    if result is None:
+        return "Not measured.\n"
+    keys = ("miou", "small", "medium", "large", "airplane")
+    rows = [
+        [f"seed {seed}", *(f"{run[key]:.4f}" for key in keys), f"{run['cpu_s'] / 60:.0f}"]
+        for seed, run in result["results"]["seeds"].items()
+    ]
+    header = ["run", "mIoU", "small", "medium", "large", "airplane", "processor minutes"]
+    settings = result["settings"]
+    note = f"{machine_line(result)} Size {settings['size']}, {settings['steps']} steps of {settings['batch']} crops, "
+    return markdown(header, rows) + "\n" + note + f"{settings['threads']} thread(s); boxes: {settings['boxes']}.\n"
+
+
 TABLES = {
     "adapter": adapter_table,
     "capi": capi_table,
     "chain": chain_table,
+    "crop": crop_table,
     "demo": demo_table,
     "distill": distill_table,
     "distill_overhead": distill_overhead_table,
@@ -231,6 +267,7 @@ TABLES = {
     "haar": haar_table,
     "int8": int8_table,
     "int8_speed": int8_speed_table,
+    "masks": masks_table,
 }
 
 
