@@ -125,7 +125,7 @@ def export_networks(
             for name in graphs
         }
         kind: Kind = "sam" if segmenter else "yolo-seg"
-        model_set = ModelSet(kind=kind, pipeline=_pipeline(detector, kind, options), stages=stages)
+        model_set = ModelSet(kind=kind, pipeline=pipeline_of(detector, kind, options), stages=stages)
         write_model_set(folder, model_set)
     return model_set
 
@@ -137,13 +137,14 @@ def source_of(stage: StageName, sources: Mapping[str, Source]) -> Source:
 
 def graphs_of(detector: nn.Module, segmenter: TinySam | None, options: ExportOptions) -> dict[StageName, Graph]:
     """Wrap the networks as the graphs of a model set, with example inputs; spectral adapters are folded."""
-    graphs: dict[StageName, Graph] = {"detector": _detector_graph(detector, options)}
+    graphs: dict[StageName, Graph] = {"detector": detector_graph(detector, options)}
     if segmenter is not None:
         graphs |= _sam_graphs(segmenter, options)
     return graphs
 
 
-def _detector_graph(detector: nn.Module, options: ExportOptions) -> Graph:
+def detector_graph(detector: nn.Module, options: ExportOptions) -> Graph:
+    """Wrap a detector, with or without masks of its own, with an example picture."""
     picture = torch.rand(2, 3, *options.detector_px, generator=torch.Generator().manual_seed(0))
     batch = Dim("batch", min=1, max=64)
     rows, columns = Dim("rows", min=2, max=256), Dim("columns", min=2, max=256)
@@ -256,7 +257,8 @@ def _specs(values: Any, layouts: Mapping[str, str]) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def _pipeline(detector: nn.Module, kind: Kind, options: ExportOptions) -> Pipeline:
+def pipeline_of(detector: nn.Module, kind: Kind, options: ExportOptions) -> Pipeline:
+    """Describe how a detector's pictures are made and its maps read, and for `sam` the encoder's pictures."""
     facts = facts_of(detector)
     encoder_input = ImageInput(
         height_px=options.encoder_px[0],

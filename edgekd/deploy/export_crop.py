@@ -1,6 +1,6 @@
 """A crop segmenter joins a detector: its network becomes ONNX beside the detector's graph, a model set of kind `crop`.
 
-In: a `CropSegmenter` and a detector that is exported already (any model set, the shipped one too). Out: a folder with
+In: a `CropSegmenter` and a detector, exported already (any model set, the shipped one too) or not. Out: a folder with
 `detector.onnx`, `segmenter.onnx` and `models.json`. The number of crops stays open.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,12 +16,14 @@ from torch import nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from edgekd.deploy.export import Graph, export_graph
+from edgekd.deploy.export import ExportOptions, Graph, detector_graph, export_graph, pipeline_of
+from edgekd.errors import ModelError
 from edgekd.files import atomic_folder
-from edgekd.graphs import CROPS, MASK_LOGITS, PREDICTED_IOU
+from edgekd.graphs import CROPS, MASK_LOGITS, PREDICTED_IOU, is_input_size
 from edgekd.model_set import ModelSet, OnnxStage, Source, listed_files, read_model_set, write_model_set
 from edgekd.models.crop_segmenter import ConvNorm, CropSegmenter, crop_input_of
 from edgekd.models.crop_set import crop_set_of
+from edgekd.models.yolo11n import facts_of
 
 _EXAMPLE_CROPS = 3
 _MOST_CROPS = 1024
@@ -47,6 +50,34 @@ def export_crop_models(
         stage = export_segmenter(segmenter, folder / "segmenter.onnx", source, half_storage)
         model_set = crop_set_of(known, stage, crop_input_of(segmenter))
         shutil.copyfile(detector / known.stages["detector"].file, folder / model_set.stages["detector"].file)
+        write_model_set(folder, model_set)
+    return model_set
+
+
+def export_crop_networks(
+    detector: nn.Module,
+    segmenter: CropSegmenter,
+    sources: Mapping[str, Source],
+    destination: Path,
+    options: ExportOptions,
+) -> ModelSet:
+    """Export a detector and a crop segmenter together; arguments and errors as for `export.export_networks`."""
+    if facts_of(detector).n_coefficients:
+        raise ModelError("the detector brings its own masks, expected a detector of boxes; leave out the segmenter")
+    if not is_input_size(options.detector_px):
+        height, width = options.detector_px
+        raise ModelError(
+            f"the detector size is {width}x{height}, expected sides that are multiples of 32 up to 8192; "
+            "try --detector-size 640"
+        )
+    graphs = {"detector": detector_graph(detector, options), "segmenter": segmenter_graph(segmenter)}
+    with atomic_folder(destination, listed_files) as folder:
+        stages = {
+            name: export_graph(graph, folder / f"{name}.onnx", sources[name], options.half_storage)
+            for name, graph in graphs.items()
+        }
+        pipeline = pipeline_of(detector, "crop", options).model_copy(update={"crop": crop_input_of(segmenter)})
+        model_set = ModelSet.model_validate({"kind": "crop", "pipeline": pipeline, "stages": stages})
         write_model_set(folder, model_set)
     return model_set
 

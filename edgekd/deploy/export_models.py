@@ -28,7 +28,7 @@ class ModelChoice:
     """What is exported.
 
     Attributes:
-        detector: Ultralytics checkpoint (.pt), or a name; for a crop segmenter the folder of a model set, or a name.
+        detector: Ultralytics checkpoint (.pt), or a name; for a crop segmenter the folder of a model set as well.
         segmenter: checkpoint of TinySAM, MobileSAM or a crop segmenter, or a name; a YOLO segment network as detector
             brings its own masks, and the default is then left out.
         detector_px, segmenter_px: (height, width) of the inputs, multiples of 32; None is what the models came with.
@@ -111,24 +111,34 @@ def _is_crop(segmenter: str) -> bool:
 
 
 def _export_crop(destination: Path, choice: ModelChoice, report: Report) -> ModelSet:
-    """The detector of a model set, by default the shipped one, and a crop segmenter: a set of the kind crop."""
+    """A detector (shipped, of a model set, or a checkpoint) and a crop segmenter: a set of the kind crop."""
     shipped_detector = choice.detector == weights.SHIPPED_DETECTOR
-    if not shipped_detector and not Path(choice.detector).is_dir():
-        raise InputError(
-            f"the detector of a crop segmenter is taken from a model set and {choice.detector} is not the folder of "
-            "one; write it with: edgekd export --detector YOUR.pt -o DIR, and give --detector DIR"
-        )
     models = default_models() if shipped_detector else Path(choice.detector)
+    of_set = shipped_detector or models.is_dir()
     if choice.segmenter == weights.SHIPPED_CROP:
+        if not of_set:
+            raise InputError(
+                f"the segmenter {choice.segmenter} knows the classes of {weights.SHIPPED_DETECTOR} and the detector "
+                f"{choice.detector} was given; train your own with: edgekd finetune --model crop"
+            )
         report(f"the shipped crop segmenter is put beside the detector of {models}")
         return copy_shipped_crop(destination, models, choice.detector_px)
     _need("torch", "onnx", "onnxscript")
-    from edgekd.deploy.export_crop import export_crop_models
+    from edgekd.deploy.export_crop import export_crop_models, export_crop_networks
     from edgekd.models.crop_segmenter import load_crop_segmenter
 
     file = Path(choice.segmenter)
-    source = _source(file, choice.segmenter_licence)
-    return export_crop_models(models, load_crop_segmenter(file), source, destination, choice.half_storage)
+    network, source = load_crop_segmenter(file), _source(file, choice.segmenter_licence)
+    if of_set:
+        return export_crop_models(models, network, source, destination, choice.half_storage)
+    _need("ultralytics")
+    from edgekd.deploy.export import ExportOptions
+    from edgekd.models.yolo11n import load_detector
+
+    detector = weights.resolve(choice.detector)
+    sources = {"detector": _source(detector, choice.detector_licence), "segmenter": source}
+    options = ExportOptions(detector_px=choice.detector_px or (640, 640), half_storage=choice.half_storage)
+    return export_crop_networks(load_detector(detector, with_masks=True), network, sources, destination, options)
 
 
 def _source(file: Path, licence: str) -> Source:

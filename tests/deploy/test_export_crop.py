@@ -102,3 +102,21 @@ def test_plans_for_four_gpus(compute_capability: str, medium: Path) -> None:
     options = PlanOptions(rtx=True, compute_capability=compute_capability, precision="fp16", profiles={"crops": shapes})
     n_bytes = medium.stat().st_size  # fp16 weights, nearly all of the file
     assert 0.9 * n_bytes < len(build_plan(medium, options)) < 2 * n_bytes
+
+
+@pytest.mark.assets
+def test_a_checkpoint_of_a_detector_goes_with_a_crop_segmenter(assets: Path, tmp_path: Path) -> None:
+    from edgekd.deploy.export_models import ModelChoice, export_models
+    from edgekd.models.crop_segmenter import checkpoint_of
+
+    torch.save(checkpoint_of(tiny_net()), tmp_path / "crop.pth")
+    choice = ModelChoice(
+        detector=str(assets / "assets" / "yolo11n_coco.pt"),
+        segmenter=str(tmp_path / "crop.pth"),
+        detector_px=(320, 320),
+    )
+    known = export_models(tmp_path / "models", choice)
+    assert known.kind == "crop" and read_model_set(tmp_path / "models") == known
+    assert len(known.pipeline.class_names) == 80 and known.pipeline.crop is not None
+    with pytest.raises(InputError, match="knows the classes of yolo11n-nwpu"):
+        export_models(tmp_path / "other", ModelChoice(detector=choice.detector, segmenter="crop-nwpu"))
