@@ -149,7 +149,9 @@ def masks_on_lattices(
         windows[index] = window
         crop = _upsample(grid, lattice, window) > options.threshold
         if options.min_region_px:
-            crop = remove_small_regions(crop, options.min_region_px)
+            left, top, right, bottom = (int(edge) for edge in window)
+            inside = left > 0, top > 0, right < picture_px[1], bottom < picture_px[0]
+            crop = remove_small_regions(crop, options.min_region_px, inside)
         crops.append(crop)
     return Masks(picture_px, windows, crops, iou)
 
@@ -207,23 +209,41 @@ def _taps(position: np.ndarray, n_cells: int) -> tuple[np.ndarray, np.ndarray, F
     return low, high, (position - low).astype(np.float32)
 
 
-def remove_small_regions(mask: BoolArray, min_region_px: int) -> BoolArray:
+Edges = tuple[bool, bool, bool, bool]
+"""Something about the left, top, right and bottom edge of a crop."""
+
+CLOSED: Edges = (False, False, False, False)
+
+
+def remove_small_regions(mask: BoolArray, min_region_px: int, open_edges: Edges = CLOSED) -> BoolArray:
     """Fill holes, then drop islands, that cover less than `min_region_px` pixels.
 
     Regions are 8-connected, holes that touch the border count as holes, and the largest island stays even when it is
     smaller than the limit: the rules of Segment Anything's `remove_small_regions`.
+
+    Args:
+        mask: (h, w) bool, a whole picture or the part of it that an object needs.
+        min_region_px: the limit, in pixels.
+        open_edges: edges behind which the picture goes on. The background there is only a part of a larger one, so that
+            it is not a hole, however small the part is.
     """
     if not mask.any():
         return mask
-    filled = mask | _small_components(~mask, min_region_px, keep_largest=False)
-    return np.asarray(filled & ~_small_components(filled, min_region_px, keep_largest=True), np.bool_)
+    filled = mask | _small_components(~mask, min_region_px, keep_largest=False, open_edges=open_edges)
+    return np.asarray(
+        filled & ~_small_components(filled, min_region_px, keep_largest=True, open_edges=CLOSED), np.bool_
+    )
 
 
-def _small_components(region: BoolArray, min_region_px: int, keep_largest: bool) -> BoolArray:
+def _small_components(region: BoolArray, min_region_px: int, keep_largest: bool, open_edges: Edges) -> BoolArray:
     n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA]
     small = areas < min_region_px
     small[0] = False
     if keep_largest and n_labels > 1:
         small[1 + int(areas[1:].argmax())] = False
+    rims = labels[:, 0], labels[0], labels[:, -1], labels[-1]
+    for rim, is_open in zip(rims, open_edges, strict=True):
+        if is_open:
+            small[rim] = False
     return np.asarray(small[labels], np.bool_)

@@ -213,6 +213,7 @@ def mask_cases(rng: np.random.Generator) -> list[Json]:
     single = np.full((4, 4), -1.0)
     single[2, 1] = 0.7
     noise = rng.normal(0, 2, (4, 4))
+    disc = 2.5 - np.hypot(*(np.mgrid[0:4, 0:4] - 1.5)) * 2
     return [
         mask_case("inner, larger picture", inner, (37, 50), MaskOptions()),
         mask_case("inner, smaller picture", inner, (9, 5), MaskOptions()),
@@ -223,6 +224,13 @@ def mask_cases(rng: np.random.Generator) -> list[Json]:
         mask_case("nothing", np.full((4, 4), -1.0), (20, 30), MaskOptions()),
         mask_case("everything", np.full((4, 4), 1.0), (7, 31), MaskOptions()),
         mask_case("one pixel", inner, (1, 1), MaskOptions()),
+        mask_case("a small object, cleaned", disc, (16, 16), MaskOptions(min_region_px=100)),
+        mask_case(
+            "a small object at the corner, cleaned",
+            np.roll(disc, (-1, -1), (0, 1)),
+            (16, 16),
+            MaskOptions(min_region_px=100),
+        ),
     ]
 
 

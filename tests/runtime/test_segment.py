@@ -96,3 +96,20 @@ def test_the_largest_island_stays_even_when_it_is_small() -> None:
 def test_a_negative_area_is_refused() -> None:
     with pytest.raises(InputError, match="expected 0 or more"):
         MaskOptions(min_region_px=-1)
+
+
+@pytest.mark.parametrize("size_px", range(4, 13))
+def test_the_cleanup_leaves_small_objects_as_they_are(size_px: int) -> None:
+    """A mask is kept in a window that is tight around its object: the corners of the window are not holes."""
+    y, x = np.mgrid[0:64, 0:64] * 4 + 2.0
+    logits = (size_px / 2 - np.hypot(x - 127, y - 131) / 4).astype(np.float32)[None]
+    spec = ImageInput(
+        height_px=256, width_px=256, place="top_left", interpolation="area",
+        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), pad=(0.0, 0.0, 0.0),
+    )  # fmt: skip
+    placement, iou = place((64, 64), spec), np.ones(1, np.float32)
+    plain, cleaned = (
+        masks_from_logits(logits, iou, placement, MaskOptions(min_region_px=limit)).full(0) for limit in (0, 100)
+    )
+    assert 0 < plain.sum() <= size_px**2
+    assert (plain & cleaned).sum() / (plain | cleaned).sum() >= 0.95

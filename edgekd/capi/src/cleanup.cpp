@@ -45,12 +45,26 @@ void label_components(const uint8_t* mask, size_t width, size_t height, uint8_t 
     }
 }
 
+// Components that touch an open edge are never small.
+void keep_open(size_t width, size_t height, const OpenEdges& open, CleanupScratch& scratch) {
+    const auto keep = [&](size_t at) { scratch.areas[scratch.labels[at]] = UINT32_MAX; };
+    for (size_t y = 0; y < height; y++) {
+        if (open.left) keep(y * width);
+        if (open.right) keep(y * width + width - 1);
+    }
+    for (size_t x = 0; x < width; x++) {
+        if (open.top) keep(x);
+        if (open.bottom) keep((height - 1) * width + x);
+    }
+}
+
 // Flip the components of `value` that are smaller than the limit.
-void flip_small(uint8_t* mask, size_t width, size_t height, uint8_t value, uint32_t min_region_px, bool keep_largest,
-                CleanupScratch& scratch) {
+void flip_small(uint8_t* mask, size_t width, size_t height, uint8_t value, uint32_t min_region_px,
+                const OpenEdges& open, CleanupScratch& scratch) {
     label_components(mask, width, height, value, scratch);
     auto& areas = scratch.areas;
-    if (keep_largest) *std::max_element(areas.begin(), areas.end()) = UINT32_MAX;
+    if (value == 1) *std::max_element(areas.begin(), areas.end()) = UINT32_MAX;  // the largest island stays
+    if (value == 0) keep_open(width, height, open, scratch);
     areas[0] = UINT32_MAX;  // not of this value
     for (size_t at = 0; at < width * height; at++) {
         if (areas[scratch.labels[at]] < min_region_px) mask[at] = uint8_t(1 - value);
@@ -59,10 +73,11 @@ void flip_small(uint8_t* mask, size_t width, size_t height, uint8_t value, uint3
 
 }  // namespace
 
-void remove_small_regions(uint8_t* mask, size_t width, size_t height, uint32_t min_region_px, CleanupScratch& scratch) {
+void remove_small_regions(uint8_t* mask, size_t width, size_t height, uint32_t min_region_px, const OpenEdges& open,
+                          CleanupScratch& scratch) {
     if (std::find(mask, mask + width * height, 1) == mask + width * height) return;
-    flip_small(mask, width, height, 0, min_region_px, false, scratch);
-    flip_small(mask, width, height, 1, min_region_px, true, scratch);
+    flip_small(mask, width, height, 0, min_region_px, open, scratch);
+    flip_small(mask, width, height, 1, min_region_px, open, scratch);
 }
 
 }  // namespace edgekd

@@ -68,7 +68,8 @@ void cut(const Picture& picture, const Window& window, const CropInput& spec, Cr
 Lattice lattice_of(const Window& window, int side_px, int picture_width_px, int picture_height_px) {
     const double side = side_px;
     return {side, side, -(window.left * side), -(window.top * side), double(window.right - window.left),
-            double(window.bottom - window.top), clipped(window, picture_width_px, picture_height_px)};
+            double(window.bottom - window.top), clipped(window, picture_width_px, picture_height_px),
+            picture_width_px, picture_height_px};
 }
 
 }  // namespace edgekd

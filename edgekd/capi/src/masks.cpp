@@ -59,7 +59,8 @@ Range reach(const Range& cells, int n_cells, const Axis& axis) {
 
 Lattice input_lattice(const Placement& placement, const Window& limits, int first_column, int first_row) {
     const int left = placement.left_px - first_column * kCellPx, top = placement.top_px - first_row * kCellPx;
-    return {placement.scale_x, placement.scale_y, double(left), double(top), kCellPx, kCellPx, limits};
+    return {placement.scale_x, placement.scale_y, double(left), double(top), kCellPx, kCellPx, limits,
+            placement.picture_width_px, placement.picture_height_px};
 }
 
 Window whole_picture(const Placement& placement) {
@@ -102,7 +103,9 @@ void upsample_mask(const LogitGrid& grid, const Lattice& lattice, const MaskOpti
         }
     }
     if (options.min_region_px > 0) {
-        remove_small_regions(mask.crop.data(), width, height, options.min_region_px, scratch.cleanup);
+        const OpenEdges open = {window.left > 0, window.top > 0, window.right < lattice.picture_width_px,
+                                window.bottom < lattice.picture_height_px};
+        remove_small_regions(mask.crop.data(), width, height, options.min_region_px, open, scratch.cleanup);
     }
 }
 

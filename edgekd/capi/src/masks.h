@@ -32,6 +32,7 @@ struct Window {
 struct Lattice {
     double scale_x, scale_y, offset_x, offset_y, size_x, size_y;
     Window limits;
+    int picture_width_px, picture_height_px;
 };
 
 // Where the 4 px cells of a network's input lie, for a grid whose first cell is (first_column, first_row).

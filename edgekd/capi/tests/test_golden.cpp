@@ -130,7 +130,7 @@ void test_cleanup(const Json& test) {
     }
     const size_t height = test["rows"].size(), width = mask.size() / height;
     CleanupScratch scratch;
-    remove_small_regions(mask.data(), width, height, test["min_region_px"], scratch);
+    remove_small_regions(mask.data(), width, height, test["min_region_px"], {}, scratch);
     expect_rows(test, mask, width, test["cleaned"]);
 }
 
