@@ -1,0 +1,94 @@
+"""Mosaics for `bench_mosaic.py`: labelled pictures on one canvas; what was found there goes back to each of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.data.labels import LabelledPicture
+from edgekd.data.read import read_labels
+from edgekd.measure import coco_metrics as coco
+from edgekd.runtime.sources import read_picture
+from edgekd.types import ChainResult, Detections, Masks
+
+Place = tuple[int, int]
+
+
+def lay_out(assets: Path, side_px: int) -> tuple[list[LabelledPicture], list[Place]]:
+    """Place the validation pictures on shelves from the top, the tallest first, each once where it fits."""
+    split = json.loads((Path(__file__).parent.parent / "edgekd/data/splits/nwpu_seed0.json").read_text())
+    labels = read_labels(assets / "data/nwpu_vhr10/annotations.json").only(split["validation"])
+    queue = sorted(labels.pictures, key=lambda picture: -picture.size_px[0])
+    pictures, places = [], []
+    left = top = shelf = 0
+    for picture in queue:
+        height, width = picture.size_px
+        if left + width > side_px:
+            left, top, shelf = 0, top + shelf, 0
+        if top + height <= side_px:
+            pictures.append(picture)
+            places.append((left, top))
+            left, shelf = left + width, max(shelf, height)
+    return pictures, places
+
+
+def write_mosaic(path: Path, pictures: list[LabelledPicture], places: list[Place], side_px: int) -> None:
+    import rasterio
+
+    canvas = np.full((side_px, side_px, 3), 114, np.uint8)
+    for picture, (left, top) in zip(pictures, places, strict=True):
+        height, width = picture.size_px
+        canvas[top : top + height, left : left + width] = read_picture(picture.path)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=side_px, height=side_px, count=3, dtype="uint8", photometric="rgb",
+        compress="deflate", tiled=True, blockxsize=512, blockysize=512, crs="EPSG:32650",
+        transform=rasterio.Affine(0.5, 0, 300_000, 0, -0.5, 3_500_000),
+    ) as file:  # fmt: skip
+        file.write(canvas[:, :, ::-1].transpose(2, 0, 1))
+
+
+def apart(
+    result: ChainResult, pictures: list[LabelledPicture], places: list[Place]
+) -> list[tuple[Detections, Masks | None]]:
+    """Give each object to the picture that holds its centre, in that picture's pixels."""
+    found = result.detections
+    centre = (found.xyxy[:, :2] + found.xyxy[:, 2:]) / 2
+    parts = []
+    for picture, (left, top) in zip(pictures, places, strict=True):
+        height, width = picture.size_px
+        rows = np.flatnonzero(((centre >= [left, top]) & (centre < [left + width, top + height])).all(1))
+        offset, limit = np.array([left, top] * 2), np.array([width, height] * 2)
+        xyxy = np.clip(found.xyxy[rows] - offset, 0, limit).astype(np.float32)
+        windows, crops = [], []
+        for row in rows:
+            window = result.masks.windows[row] - offset
+            x, y, right, bottom = np.clip(window, 0, limit)
+            crop = result.masks.crops[row]
+            crops.append(crop[y - window[1] : bottom - window[1], x - window[0] : right - window[0]])
+            windows.append((x, y, right, bottom))
+        masks = Masks(
+            (height, width), np.array(windows, np.int32).reshape(-1, 4), crops, np.ones(len(rows), np.float32)
+        )
+        parts.append((Detections(xyxy, found.confidence[rows], found.class_id[rows]), masks))
+    return parts
+
+
+def coco_results(parts: list[tuple[Detections, Masks | None]], with_masks: bool) -> list[dict[str, Any]]:
+    results = []
+    for image_id, (found, masks) in enumerate(parts, 1):
+        encoded = coco.encode_masks(masks) if with_masks and masks is not None else None
+        for index in range(min(len(found), coco.MAX_BOXES)):
+            left, top, right, bottom = (float(value) for value in found.xyxy[index])
+            shape = {"segmentation": encoded[index]} if encoded else {"bbox": [left, top, right - left, bottom - top]}
+            results.append(
+                {
+                    "image_id": image_id,
+                    "category_id": int(found.class_id[index]),
+                    "score": float(found.confidence[index]),
+                    **shape,
+                }
+            )
+    return results
