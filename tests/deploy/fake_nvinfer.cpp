@@ -100,6 +100,10 @@ std::unique_ptr<Plan> parse(const std::string& content) {
             plan->shares_profiles = name == "shared";
         } else if (kind == "scratch") {
             words >> fixed >> each;
+        } else if (kind == "bytes") {
+            size_t n_bytes = 0;
+            words >> n_bytes;
+            if (n_bytes != plan->model.size()) return nullptr;
         } else {
             words >> name >> type >> shapes[0] >> shapes[1] >> shapes[2] >> shapes[3];
             const auto row = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypeRow& r) { return type == r.name; });

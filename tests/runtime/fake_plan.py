@@ -62,7 +62,9 @@ def write_plan(
             f"input {value.name} {type_of(value)} {_text(shape)} {_text(smallest)} {_text(usual)} {_text(largest)}"
         )
     lines += [f"output {value.name} {type_of(value)} {_text(shape_of(value))}" for value in model.graph.output]
-    return MAGIC + "\n".join(lines).encode() + b"\nonnx\n" + model.SerializeToString()
+    content = model.SerializeToString()
+    lines.append(f"bytes {len(content)}")
+    return MAGIC + "\n".join(lines).encode() + b"\nonnx\n" + content
 
 
 def write_tensors(rows: list[tuple[str, Shape]], opened: str, most: int, scratch: tuple[int, int]) -> bytes:
@@ -77,7 +79,7 @@ def write_tensors(rows: list[tuple[str, Shape]], opened: str, most: int, scratch
 
 
 def read_plan(content: bytes) -> FakePlan | None:
-    """Return what a plan holds, or None where it is not one."""
+    """Return what a plan holds, or None where it is not a whole one."""
     if not content.startswith(MAGIC) or b"\nonnx\n" not in content:
         return None
     head, _, model = content.removeprefix(MAGIC).partition(b"\nonnx\n")
@@ -88,6 +90,9 @@ def read_plan(content: bytes) -> FakePlan | None:
             shared = words[0] == "shared"
         elif kind == "scratch":
             scratch = (int(words[0]), int(words[1]))
+        elif kind == "bytes":
+            if len(model) != int(words[0]):
+                return None
         else:
             shapes = [_shape(word) for word in words[2:]]
             profile = (shapes[1], shapes[2], shapes[3]) if kind == "input" else None
