@@ -19,6 +19,7 @@ from edgekd.bundle import FILE_NAME
 from edgekd.environment import Machine, describe_machine
 from edgekd.errors import InputError
 from edgekd.files import sha256_of
+from edgekd.measure.energy import Energy, start_meter
 from edgekd.package_files import DEMO_PICTURE
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.engines.openvino import KEPT_SIZES
@@ -79,6 +80,10 @@ class LatencyReport(BaseModel):
     per_box_ms: float | None
     throughput_per_s: float
     warnings: tuple[str, ...]
+    energy: Energy | None = None
+    """Of all timed runs together, by the sensor of the board, the card or the processor; None where there is none."""
+
+    joules_per_picture: float | None = None
     first_runs_ms: tuple[float, ...] = ()
     """What the first run of each input size took, compilation included; in no other number of the report."""
 
@@ -147,6 +152,7 @@ def bench_chain(
     samples: dict[str, list[float]] = {}
     engines: dict[str, dict[str, list[float]]] = {}
     n_boxes: list[int] = []
+    meter = start_meter(BACKENDS[chain.manifest.backend].on_gpu)
     start = time.perf_counter()
     runs = 0
     while runs < options.min_runs or time.perf_counter() - start < options.min_seconds:
@@ -158,6 +164,7 @@ def bench_chain(
             n_boxes.append(len(result))
         runs += 1
     elapsed_s = time.perf_counter() - start
+    energy = meter.stop() if meter else None
     stages = {name: distribution(values) for name, values in samples.items()}
     return LatencyReport(
         edgekd_version=edgekd.__version__,
@@ -181,6 +188,8 @@ def bench_chain(
         engines={name: {part: distribution(ms) for part, ms in parts.items()} for name, parts in engines.items()},
         per_box_ms=_per_box_ms(chain, pictures[0]),
         throughput_per_s=runs / elapsed_s,
+        energy=energy,
+        joules_per_picture=energy.joules / runs if energy else None,
         warnings=_warnings(stages, n_boxes, runs) + _size_warnings(chain, first_runs_ms),
         first_runs_ms=tuple(first_runs_ms),
     )
