@@ -20,7 +20,7 @@ import cv2
 from edgekd.data.label import MaskedSet, Thresholds, doubtful, draw_doubtful
 from edgekd.data.labels import LabelledSet
 from edgekd.data.published import split_pictures
-from edgekd.data.write import grid, write_dataset
+from edgekd.data.write import fill_dataset, grid, new_dataset
 from edgekd.data.write_coco import coco_content
 from edgekd.data.write_tools import label_studio_tasks
 from edgekd.errors import DataError
@@ -44,17 +44,24 @@ def write_masked(
         DataError: there are fewer than two pictures with objects, or the folder is not empty.
     """
     splits = _split(masked.labels, val_fraction, seed)
-    data = write_dataset(splits, output, "outline")
+    with new_dataset(output) as folder:
+        return _fill(masked, thresholds, splits, folder, output)
+
+
+def _fill(
+    masked: MaskedSet, thresholds: Thresholds, splits: dict[str, LabelledSet], folder: Path, output: Path
+) -> dict[str, Any]:
+    data = fill_dataset(splits, folder, output, "outline")
     part = {picture.path: split for split, labels in splits.items() for picture in labels.pictures}
     names = {path: f"{split}/{path.name}" for path, split in part.items()}
-    _write_json(output / "annotations.json", coco_content(masked.labels, names, masked.scores))
+    _write_json(folder / "annotations.json", coco_content(masked.labels, names, masked.scores))
     lists = {"train": "train", "validation": "val"}
     files = {key: sorted(path.name for path in part if part[path] == split) for key, split in lists.items()}
-    _write_json(output / "split.json", files)
+    _write_json(folder / "split.json", files)
     tasks = label_studio_tasks(
         masked.labels, lambda picture: f"/data/local-files/?d=images/{names[picture.path]}", masked.scores
     )
-    _write_json(output / "tasks.json", tasks)
+    _write_json(folder / "tasks.json", tasks)
     report = {
         "thresholds": asdict(thresholds),
         "n_pictures": len(masked.labels),
@@ -65,8 +72,8 @@ def write_masked(
         "incomplete_pictures": sorted(path.name for path in masked.incomplete),
         "data_set": asdict(data),
     }
-    _write_json(output / "report.json", report)
-    _write_doubtful(masked, thresholds, output)
+    _write_json(folder / "report.json", report)
+    _write_doubtful(masked, thresholds, folder)
     return report
 
 

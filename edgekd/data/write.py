@@ -63,14 +63,18 @@ def write_dataset(splits: Mapping[str, LabelledSet], output: Path, form: Form = 
     Raises:
         DataError: the folder is not empty, a split is empty, a picture is damaged or two have one name.
     """
-    report = DataReport()
-    class_names = next(iter(splits.values())).class_names
     with new_dataset(output) as folder:
-        for split, labels in splits.items():
-            if not labels.pictures:
-                raise DataError(f"the split {split} would be empty; give more pictures or another share for validation")
-            _write_split(split, labels, folder, report, form)
-        finish_dataset(folder, output, class_names, report)
+        return fill_dataset(splits, folder, output, form)
+
+
+def fill_dataset(splits: Mapping[str, LabelledSet], folder: Path, output: Path, form: Form) -> DataReport:
+    """Write the files of `write_dataset` to a folder of `new_dataset`; arguments and errors as there."""
+    report = DataReport()
+    for split, labels in splits.items():
+        if not labels.pictures:
+            raise DataError(f"the split {split} would be empty; give more pictures or another share for validation")
+        _write_split(split, labels, folder, report, form)
+    finish_dataset(folder, output, next(iter(splits.values())).class_names, report)
     return report
 
 

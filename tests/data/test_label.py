@@ -182,3 +182,14 @@ def test_one_picture_is_too_few(tmp_path: Path) -> None:
     (tmp_path / "full" / "a").touch()
     with pytest.raises(DataError, match="not an empty folder"):
         write_masked(mask_boxes(chain_of(), boxes_of(tmp_path / "b")), Thresholds(), tmp_path / "full")
+
+
+def test_an_interrupted_set_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    masked = mask_boxes(chain_of(), boxes_of(tmp_path / "boxes"))
+    monkeypatch.setattr("edgekd.data.masked_set._write_doubtful", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_masked(masked, Thresholds(), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["boxes"]
