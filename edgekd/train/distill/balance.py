@@ -162,6 +162,17 @@ class GradientBalance:
         self.is_calibrated = bool(state["is_calibrated"])
 
 
+def overshoot(rows: Sequence[TermRow], target: float) -> str | None:
+    """Say that all terms together had at least twice their share; None where they had not, or target 0."""
+    share = sum(row.share for row in rows if row.term != "detection")
+    if target == 0.0 or share < 2 * target:
+        return None
+    return (
+        f"the teacher had {share:.0%} of the gradient and was to have {target:.0%}; the weights change by at most "
+        f"{LARGEST_STEP:g} times per epoch"
+    )
+
+
 def rows_to_csv(rows: Sequence[TermRow], header: bool) -> str:
     """Rows as CSV lines, with the column names first if `header`."""
     lines = [",".join(TermRow.__dataclass_fields__)] if header else []

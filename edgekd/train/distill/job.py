@@ -25,7 +25,7 @@ from edgekd.errors import InputError, TrainingError
 from edgekd.files import sha256_of
 from edgekd.models.levels import find_levels
 from edgekd.models.teachers import Teacher, detector_teacher, vit_teacher
-from edgekd.train.distill.balance import GradientBalance, TermRow, rows_to_csv
+from edgekd.train.distill.balance import GradientBalance, TermRow, overshoot, rows_to_csv
 from edgekd.train.distill.feature_cache import FeatureCache, Use
 from edgekd.train.distill.objective import Objective
 from edgekd.train.distill.preflight import check_before_training
@@ -144,7 +144,8 @@ class DistillTrainer(ReproducibleTrainer):
 
 def _log_epoch(trainer: DistillTrainer) -> None:
     """Append the epoch's shares to the log and say what is out of proportion."""
-    rows: list[TermRow] = trainer.wrapper.balance.close_epoch(trainer.epoch + 1)
+    balance = trainer.wrapper.balance
+    rows: list[TermRow] = balance.close_epoch(trainer.epoch + 1)
     if not rows or int(os.environ.get("RANK", "0")) > 0:
         return
     with trainer.terms_csv.open("a") as file:
@@ -154,6 +155,8 @@ def _log_epoch(trainer: DistillTrainer) -> None:
         use = objective.cache.use
         LOGGER.info(f"feature cache: {use.n_read} maps read, {use.n_computed} computed, {use.n_not_kept} not kept")
         objective.cache.use = Use()
+    if (sentence := overshoot(rows, balance.share_of(trainer.epoch + 1))) is not None:
+        LOGGER.warning(f"epoch {trainer.epoch + 1}: {sentence}")
     for row in rows:
         if (warning := row.warning()) is not None:
             LOGGER.warning(f"epoch {row.epoch}: {warning}")

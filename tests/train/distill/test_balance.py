@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edgekd.train.distill.balance import GradientBalance, TermRow, rows_to_csv
+from edgekd.train.distill.balance import GradientBalance, TermRow, overshoot, rows_to_csv
 
 
 def _losses(maps, strength):
@@ -89,3 +89,11 @@ def test_the_share_moves_in_equal_steps_to_its_final_value() -> None:
     assert [round(balance.share_of(epoch), 6) for epoch in (1, 2, 3, 4, 5, 6)] == [0.6, 0.5, 0.4, 0.3, 0.2, 0.2]
     constant = GradientBalance({"a": 1.0}, 0.3, n_epochs=5)
     assert {constant.share_of(epoch) for epoch in range(1, 6)} == {0.3}
+
+
+def test_a_share_that_ran_away_is_said():
+    def rows(share: float) -> list[TermRow]:
+        return [TermRow(2, "detection", 1.0, 1.0, 1.0, 1 - share), TermRow(2, "explicit", 1.0, 1.0, 1.0, share)]
+
+    assert overshoot(rows(0.19), 0.1) is None and overshoot(rows(0.9), 0.0) is None
+    assert "had 38% of the gradient and was to have 10%" in str(overshoot(rows(0.38), 0.1))
