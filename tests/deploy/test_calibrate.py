@@ -136,9 +136,9 @@ def test_another_input_size_does_not_fit_the_set(models: Path, pictures: Path) -
         calibration_set.check_set(known, pictures, {"detector": spec.model_copy(update={"height_px": 640})})
 
 
-def test_shipped_recipes_cover_both_networks_and_both_targets() -> None:
+def test_shipped_recipes_cover_every_network_and_both_targets() -> None:
     for target in ("tensorrt", "cpu"):
-        assert set(recipes_for(target)) == {"detector", "encoder"}  # type: ignore[arg-type]
+        assert set(recipes_for(target)) == {"detector", "encoder", "segmenter"}  # type: ignore[arg-type]
     assert not list(calibration_folder().rglob("*.py"))
 
 
