@@ -31,3 +31,13 @@ def test_make_targets_in_the_documents_exist() -> None:
     for path in (ROOT / "CONTRIBUTING.md", ROOT / "docs/releasing.md", ROOT / ".github/pull_request_template.md"):
         for target in re.findall(r"`make ([a-z-]+)`", path.read_text()):
             assert target in targets, f"{path.name}: make {target}"
+
+
+def test_the_tests_that_the_list_of_regressions_names_exist() -> None:
+    tests = ROOT / "tests"
+    for row in re.findall(r"^\|[^|]*\|[^|]*\|([^|]*)\|$", (tests / "regressions.md").read_text(), re.MULTILINE)[1:]:
+        file = None
+        for name, function in re.findall(r"`([\w/.]*)(?:::(\w+))?`", row):
+            file = tests / name if name else file
+            assert file is not None and file.is_file(), name
+            assert not function or f"def {function}(" in file.read_text(), (name, function)

@@ -43,24 +43,26 @@ def label_map(result: ChainResult) -> NDArray[np.uint16]:
     return labels
 
 
-def objects_json(result: ChainResult) -> list[Json]:
+def objects_json(result: ChainResult, masks: bool = True) -> list[Json]:
     """Return one JSON-ready entry per object.
 
-    Its keys are class_name, class_id, confidence, xyxy, area_px, predicted_iou and mask (COCO RLE).
+    Its keys are class_name, class_id, confidence, xyxy and, with `masks`, area_px, predicted_iou, mask (COCO RLE).
     """
-    areas = result.masks.areas_px()
-    return [
+    objects: list[Json] = [
         {
             "class_name": result.class_names[int(result.detections.class_id[index])],
             "class_id": int(result.detections.class_id[index]),
             "confidence": round(float(result.detections.confidence[index]), 5),
             "xyxy": [round(float(value), 2) for value in result.detections.xyxy[index]],
-            "area_px": int(areas[index]),
-            "predicted_iou": round(float(result.masks.predicted_iou[index]), 5),
-            "mask": mask_rle(result.masks, index),
         }
         for index in range(len(result))
     ]
+    if masks:
+        for index, (found, area) in enumerate(zip(objects, result.masks.areas_px().tolist(), strict=True)):
+            found["area_px"] = area
+            found["predicted_iou"] = round(float(result.masks.predicted_iou[index]), 5)
+            found["mask"] = mask_rle(result.masks, index)
+    return objects
 
 
 def csv_text(pictures: Iterable[Mapping[str, Any]], header: bool = True) -> str:
@@ -72,8 +74,10 @@ def csv_text(pictures: Iterable[Mapping[str, Any]], header: bool = True) -> str:
     for picture in pictures:
         frame = "" if picture.get("frame") is None else picture["frame"]
         for found in picture["objects"]:
-            values = (found["class_name"], found["class_id"], found["confidence"], *found["xyxy"], found["area_px"])
-            writer.writerow((picture["name"], picture["source"], frame, *values, found["predicted_iou"]))
+            values = (found["class_name"], found["class_id"], found["confidence"], *found["xyxy"])
+            writer.writerow(
+                (picture["name"], picture["source"], frame, *values, found.get("area_px"), found.get("predicted_iou"))
+            )
     return text.getvalue()
 
 
@@ -93,7 +97,7 @@ def coco_objects(picture: Mapping[str, Any], image_id: int, ids: CocoIds) -> lis
             "bbox": [left, top, round(right - left, 2), round(bottom - top, 2)],
             "score": found["confidence"],
         }
-        if found["area_px"]:
+        if found.get("area_px"):
             result["segmentation"] = found["mask"]
         results.append(result)
     return results

@@ -40,7 +40,7 @@ class ResultOptions:
         overlays: NAME_overlay.jpg, boxes and masks over the picture.
         masks: NAME_masks.png, 16 bits: pixel value 1 + index of the object.
         preview: NAME_preview.png, every mask in a colour.
-        boxes_only: the results have no masks; YOLO labels are boxes then.
+        boxes_only: the results have no masks, and say nothing of any; YOLO labels are boxes then.
         formats: `coco`: coco.json (a data set) and coco_results.json; `csv`: results.csv; `yolo`: labels/NAME.txt;
             `geojson`, `gpkg`: NAME.geojson and NAME.gpkg in map coordinates, for pictures that have them.
         coco_ids: the numbers of a COCO file that the results belong to.
@@ -184,7 +184,7 @@ class ResultWriter:
             "frame": frame.index,
             "width_px": width,
             "height_px": height,
-            "objects": objects_json(result),
+            "objects": objects_json(result, masks=not self._options.boxes_only),
             "times_ms": {stage: round(value, 3) for stage, value in result.times_ms.items()},
             "files": list(files),
         }

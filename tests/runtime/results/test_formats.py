@@ -26,6 +26,13 @@ def test_objects_are_json() -> None:
     assert first["mask"]["size"] == [20, 30]
 
 
+def test_boxes_alone_say_nothing_of_masks() -> None:
+    objects = objects_json(small_result(), masks=False)
+    assert set(objects[0]) == {"class_name", "class_id", "confidence", "xyxy"}
+    row = csv_text([{"name": "x", "source": "x.jpg", "frame": None, "objects": objects}], header=False).splitlines()[0]
+    assert row == "x,x.jpg,,ship,1,0.9,2.0,3.0,12.0,9.0,,"
+
+
 def test_the_more_confident_object_owns_a_pixel() -> None:
     labels = label_map(small_result())
     assert (labels[5, 11], labels[12, 17], labels[0, 0]) == (1, 2, 0)
