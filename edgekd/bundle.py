@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -127,7 +127,7 @@ class Manifest(_Record):
     target: Target
     pipeline: Pipeline
     max_boxes: int = Field(gt=0, le=4096)
-    box_buckets: tuple[int, ...] = ()
+    box_buckets: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(default=(), max_length=64)
     stages: dict[StageName, EngineStage]
     gate: GateResult | None = None
     known_answer: KnownAnswer | None = None
@@ -170,6 +170,10 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
     fault = kind_fault(manifest.kind, manifest.pipeline, manifest.stages)
     if fault:
         raise BundleError(f"{folder} {fault}; build it again")
+    if list(manifest.box_buckets) != sorted(set(manifest.box_buckets)):
+        raise BundleError(
+            f"{folder} has box_buckets {manifest.box_buckets}, expected ascending numbers; build it again"
+        )
     for file in manifest.files:
         if Path(file.name).name != file.name or file.name in ("", ".", ".."):
             raise BundleError(

@@ -26,7 +26,7 @@ CALIBRATION_SET = "calibration_set.json"
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TensorSpec(_Record):
@@ -61,6 +61,8 @@ class ImageInput(_Record):
         for height, width in self.smaller_sizes_px:
             if height > self.height_px or width > self.width_px:
                 raise ValueError(f"the smaller size {width}x{height} exceeds {self.width_px}x{self.height_px}")
+        if 0 in self.std:
+            raise ValueError("a std is 0, expected another number")
 
 
 class CropInput(_Record):
@@ -81,7 +83,7 @@ class DetectorHead(_Record):
     `n_coefficients` is how many mask coefficients an anchor of a `yolo-seg` network carries; 0 for a plain detector.
     """
 
-    strides_px: tuple[int, ...]
+    strides_px: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(min_length=1, max_length=8)
     reg_max: int = Field(ge=1, le=64)
     end2end: bool
     n_coefficients: int = Field(default=0, ge=0, le=256)

@@ -45,6 +45,11 @@ def write(folder: Path, content: Any) -> Path:
     return folder
 
 
+def with_pipeline(manifest: dict[str, Any], part: str, **changes: Any) -> dict[str, Any]:
+    pipeline = manifest["pipeline"]
+    return manifest | {"pipeline": pipeline | {part: pipeline[part] | changes}}
+
+
 def test_a_whole_bundle_is_read(tmp_path: Path, manifest_json: dict[str, Any]) -> None:
     folder = write(tmp_path / "b", manifest_json)
     manifest = read_manifest(folder)
@@ -62,6 +67,11 @@ def test_damaged_manifests_are_refused(tmp_path: Path, manifest_json: dict[str, 
     cases = [
         ("", "not JSON"), ("[1", "not JSON"), ("[]", "does not describe"), ("{}", "does not describe"),
         ("[" * 100_000, "not JSON"), (newer, "has format 3"), (outside, "plain file name"),
+        (with_pipeline(manifest_json, "detector_input", std=[0, 1, 1]), "a std is 0"),
+        (with_pipeline(manifest_json, "detector_input", mean=[float("nan"), 0, 0]), "finite|not JSON"),
+        (with_pipeline(manifest_json, "head", strides_px=[]), "strides_px"),
+        (with_pipeline(manifest_json, "head", strides_px=[-8]), "strides_px"),
+        (manifest_json | {"box_buckets": [4, 1]}, "ascending"), (manifest_json | {"box_buckets": [0]}, "box_buckets"),
         (lacking, "no stage encoder"), (manifest_json | {"format_version": 0}, "format_version"),
         (manifest_json | {"kind": "fastsam"}, "the kind 'fastsam', and this edgekd knows sam, crop, yolo-seg"),
         (manifest_json | {"kind": "crop"}, "no stage segmenter, expected detector, segmenter for the kind crop"),
