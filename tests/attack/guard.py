@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,9 +43,9 @@ sys.addaudithook(_hook)
 
 @contextmanager
 def watched(folder: Path) -> Iterator[list[str]]:
-    """Yield the list of what was done against the rules; only `folder` and its temporary folder may be written."""
+    """Yield the list of what was done against the rules; only `folder` may be written."""
     _findings.clear()
-    _watched.extend([folder.resolve(), Path(tempfile.gettempdir()).resolve()])
+    _watched.append(folder.resolve())
     try:
         yield _findings
     finally:

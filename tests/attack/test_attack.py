@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,11 @@ def _lay(folder: Path) -> Path:
     ("read", "finding"),
     [
         (lambda folder: os.system("true"), "os.system"),
-        (lambda folder: Path(__file__).with_name("pwned.txt").open("a"), "open"),
+        (lambda folder: folder.with_name("pwned.txt").open("a").close(), "open"),
         (lambda folder: {}["missing"], "KeyError"),
     ],
 )
 def test_the_attack_sees_what_it_looks_for(read, finding: str) -> None:
     tally = attack(Target("planted", _lay, read), n_inputs=1, seed=0)
-    Path(__file__).with_name("pwned.txt").unlink(missing_ok=True)
+    (Path(tempfile.gettempdir()) / "pwned.txt").unlink(missing_ok=True)
     assert any(finding in line for line in tally.findings)
