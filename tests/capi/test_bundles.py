@@ -71,6 +71,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[EdgekdError], str]] = {
     "size of nothing": (lambda b: set_sizes(b, [[0, 32]]), BundleError, "smaller"),
     "size of three": (lambda b: set_sizes(b, [[16, 32, 3]]), BundleError, "smaller"),
     "sizes are text": (lambda b: set_sizes(b, "16x32"), BundleError, "smaller"),
+    "escape in a name": (
+        lambda b: edit(b, lambda m: m["pipeline"].update(class_names=["dark", "\x1b[31m"])), BundleError, "control"
+    ),
+    "half a character": (
+        lambda b: edit(b, lambda m: m["pipeline"].update(class_names=["dark", "\ud800"])), BundleError, "not JSON"
+    ),
+    "no scale": (
+        lambda b: edit(b, lambda m: m["pipeline"]["detector_input"].update(std=[0, 1, 1])), BundleError, "std is 0"
+    ),
+    "buckets fall": (lambda b: edit(b, lambda m: m.update(box_buckets=[4, 1])), BundleError, "box_buckets"),
+    "unknown kind": (lambda b: edit(b, lambda m: m.update(kind="fastsam")), BundleError, "the kind 'fastsam'"),
     "max_boxes": (lambda b: edit(b, lambda m: m.update(max_boxes=0)), BundleError, "max_boxes"),
     "no pipeline": (lambda b: edit(b, lambda m: m.pop("pipeline")), BundleError, "pipeline"),
     "unknown backend": (lambda b: edit(b, lambda m: m.update(backend="abacus")), BundleError, "backend"),

@@ -62,7 +62,14 @@ public:
 
     std::string text() const {
         if (!value_.is_string()) complain(path_ + " is not text");
-        return value_.get<std::string>();
+        std::string words = value_.get<std::string>();
+        for (size_t i = 0; i < words.size(); i++) {
+            const auto byte = static_cast<unsigned char>(words[i]);
+            // C0, DEL, and C1, which UTF-8 writes as C2 80 to C2 9F.
+            const bool c1 = byte == 0xC2 && i + 1 < words.size() && static_cast<unsigned char>(words[i + 1]) < 0xA0;
+            if (byte < 0x20 || byte == 0x7F || c1) complain(path_ + " has a control character");
+        }
+        return words;
     }
 
     std::string choice(std::initializer_list<const char*> words) const {
