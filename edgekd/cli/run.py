@@ -84,7 +84,7 @@ def run(
         json_file=json_file,
     )
     if track or watch or any(is_live(source) for source in sources):
-        return run_stream(bundle, sources, output, options, StreamOutput(overlays, track, watch, threads))
+        return run_stream(bundle, sources, output, options, StreamOutput(results, track, watch, threads))
     failures = []
     with Chain.open(bundle, threads) as chain, TileBar() as bar:
         for report in run_pictures(chain, sources, output, options, results, Watch(log.print, bar.show)):

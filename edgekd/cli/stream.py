@@ -11,6 +11,7 @@ from edgekd.errors import InputError
 
 if TYPE_CHECKING:
     from edgekd.runtime.chain import Chain
+    from edgekd.runtime.results.writer import ResultOptions
     from edgekd.runtime.run import RunOptions
     from edgekd.runtime.streams import Stream
     from edgekd.runtime.watch import WatchedFolder
@@ -21,16 +22,32 @@ class StreamOutput:
     """How a stream is run.
 
     Attributes:
-        overlays: write the overlay video.
+        files: what is to be written; a stream has lines and an overlay video, and nothing else.
         track: number the objects, in lines and video.
         watch: the source is a folder that is being filled.
         threads: CPU threads; None leaves them to the backend.
     """
 
-    overlays: bool = True
+    files: ResultOptions
     track: bool = False
     watch: bool = False
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse files that only pictures have.
+
+        Raises:
+            InputError: the command asks for them.
+        """
+        of_pictures = {
+            "--json": self.files.json_file,
+            "--formats": self.files.formats,
+            "--preview": self.files.preview,
+        }
+        if asked := [flag for flag, value in of_pictures.items() if value]:
+            raise InputError(
+                f"{asked[0]} was given for a stream, which writes NAME.jsonl and an overlay video; leave {asked[0]} out"
+            )
 
 
 def run_stream(bundle: Path, sources: list[str], folder: Path, options: RunOptions, output: StreamOutput) -> None:
@@ -68,7 +85,7 @@ def follow(
 
     options = replace(options, detect=detect_options(options, chain.manifest.pipeline.class_names))
     start = time.perf_counter()
-    with stream, StreamFiles(folder, stream.name, stream.fps, output.overlays and stream.has_video) as files:
+    with stream, StreamFiles(folder, stream.name, stream.fps, output.files.overlays and stream.has_video) as files:
         tracks = Tracks(stream.fps, options.detect.confidence) if output.track else None
         try:
             for frame in stream:

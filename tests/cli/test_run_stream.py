@@ -14,6 +14,7 @@ from perfect_chain import PerfectChain
 from typer.testing import CliRunner, Result
 
 from edgekd.cli.main import app
+from edgekd.errors import InputError
 from edgekd.runtime.chain import Chain
 
 
@@ -71,3 +72,12 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     assert done.exit_code == 1 and "camera 97 cannot be opened" in str(done.exception)
     done = run(monkeypatch, PerfectChain(), "97", "98", "-o", tmp_path)
     assert done.exit_code == 1 and "give one stream alone" in str(done.exception)
+
+
+@pytest.mark.parametrize("words", [("--json", "x.json"), ("--formats", "csv"), ("--preview",)])
+def test_files_of_pictures_are_refused_for_a_stream(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run(monkeypatch, PerfectChain(), tmp_path / "a.avi", "-o", tmp_path / "out", "--track", *words)
+    assert isinstance(done.exception, InputError)
+    assert f"leave {words[0]} out" in str(done.exception)
