@@ -49,7 +49,9 @@ def read_coco(path: Path, images: Path | None = None, limit: int | None = None) 
         where = _where(annotation, path)
         image_id = _get(annotation, "image_id", where, (int, str))
         if image_id not in annotations:
-            raise DataError(f"{where} names picture {image_id}, which the file does not list; repair the file")
+            raise DataError(
+                f"{where} names picture {printable(str(image_id))[:80]}, which the file does not list; repair the file"
+            )
         annotations[image_id].append(annotation)
     pictures = tuple(
         _picture(entry, [_Object(a, class_ids, path) for a in annotations[entry["id"]]], (path, folder, names))
@@ -75,7 +77,10 @@ class _Object:
         self.xywh = _numbers(bbox, self.where, "bbox")
         if self.xywh.shape != (4,) or (self.xywh[2:] < 0).any():
             raise DataError(f"{self.where} has the box {bbox}, expected x, y, width and height, no negative side")
-        self.area_px = float(_numbers(annotation.get("area", float(self.xywh[2:].prod())), self.where, "area"))
+        area = _numbers(annotation.get("area", float(self.xywh[2:].prod())), self.where, "area")
+        if area.shape != ():
+            raise DataError(f"{self.where} has the area {annotation['area']}, expected one number; correct it")
+        self.area_px = float(area)
 
     def check_mask(self, size_px: tuple[int, int]) -> None:
         """Check a polygon or run lengths against the picture."""

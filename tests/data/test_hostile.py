@@ -34,6 +34,8 @@ def refused(read: Callable[[], object], words: str) -> None:
     [
         ({"annotations": None}, "unusable list 'annotations'"),
         ({"annotations": [3]}, "unusable list 'annotations'"),
+        ({"annotations": [ANNOTATION | {"area": [1.0, 2.0]}]}, "expected one number"),
+        ({"annotations": [ANNOTATION | {"image_id": "a\x00b"}]}, "names picture"),
         ({"images": 3}, "unusable list 'images'"),
         ({"categories": {}}, "unusable list 'categories'"),
         ({"categories": []}, "names no class"),
