@@ -74,7 +74,9 @@ def test_a_stop_saves_the_step_it_came_in(tmp_path: Path, number: signal.Signals
 
     def stop(stage: Stage, step: int, losses: object) -> None:
         if step == 0:
-            signal.raise_signal(number)  # to this very thread, whatever others there are
+            handler = signal.getsignal(number)  # asked itself: a real signal would also reach the test runner
+            assert callable(handler)
+            handler(number, None)
 
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match="stopped after step 1 of 3 of stage 2; the weights are in .*resume.pt"):
