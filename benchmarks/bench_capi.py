@@ -92,7 +92,7 @@ def mask_iou(one: ChainResult, other: ChainResult, index: int) -> float:
 def measure(
     sides: dict[str, Chain | CChain], pictures: list[UInt8Array], runs: int
 ) -> dict[str, list[dict[str, float]]]:
-    """Return for each side one dictionary a picture: the fastest milliseconds of every stage.
+    """Return for each side one dictionary per picture: the fastest milliseconds of every stage.
 
     The sides take turns on each picture and in being first, so that a slow spell of the machine meets both.
     """

@@ -122,7 +122,7 @@ def gated(
     quantized = [name for name, built in manifest.stages.items() if built.calibration]
     if manifest.backend != "onnxruntime" or len(quantized) != 1 or manifest.gate is None:
         raise SystemExit(
-            f"{bundle} is no gated bundle of ONNX Runtime with one INT8 network; edgekd build-engine --gate makes one."
+            f"{bundle} is not a gated ONNX Runtime bundle with one INT8 network; edgekd build-engine --gate makes one."
         )
     stage = quantized[0]
     built = manifest.stages[stage]

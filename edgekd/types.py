@@ -114,7 +114,7 @@ class ChainResult:
 
     Attributes:
         detections: the boxes.
-        masks: one mask a box, in the same order.
+        masks: one mask per box, in the same order.
         class_names: the bundle's class names, indexed by `detections.class_id`.
         times_ms: milliseconds a stage, in the order in which the stages ran; `total` is the whole chain.
     """

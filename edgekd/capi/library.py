@@ -141,7 +141,7 @@ class Library:
         """Load the library.
 
         Raises:
-            BackendUnavailable: the file is missing, is no library, or has another ABI.
+            BackendUnavailable: the file is missing, is not a library, or has another ABI.
         """
         cure = "build it with: edgekd capi build"
         try:
@@ -288,7 +288,7 @@ def _columns(table: np.ndarray, dtype: Any, *names: str) -> np.ndarray:
 
 
 def _image(picture: UInt8Array) -> Image:
-    """View a picture without a copy; what is no picture is refused here, because C sees only an address."""
+    """View a picture without a copy; what is not a picture is refused here, because C sees only an address."""
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.strides[1:] != (3, 1):
         raise InputError(
             f"the picture is {picture.dtype} {picture.shape}, expected uint8 (height, width, 3) with whole rows"

@@ -38,7 +38,7 @@ def build_engine(
     data_images: Annotated[Path | None, typer.Option(help="folder of the pictures of --data")] = None,
     fallback: Annotated[bool, typer.Option(help="return blocks to float until the gate holds")] = True,
 ) -> None:
-    """Build one engine a stage and write them with a manifest, in one step; exit 3 when a gate does not hold."""
+    """Build one engine per stage and write them with a manifest, in one step; exit 3 when a gate does not hold."""
     from edgekd.cli.console import log, out
     from edgekd.cli.values import parse_numbers, parse_size, parse_sm
     from edgekd.deploy.build import BuildOptions, build_bundle

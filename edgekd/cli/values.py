@@ -52,7 +52,7 @@ def parse_numbers(text: str | None) -> tuple[int, ...]:
     """Parse `1,4,8` into numbers; None is none.
 
     Raises:
-        InputError: a part is no number.
+        InputError: a part is not a number.
     """
     if not text:
         return ()

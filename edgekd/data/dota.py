@@ -55,7 +55,7 @@ def _picture(file: Path, labels: Path) -> LabelledPicture:
     except InputError as error:
         raise DataError(str(error)) from error
     classes, corners = [], np.zeros((0, 4, 2))
-    for number, line in enumerate(read_text(path, "DOTA's labels, one file a picture").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "DOTA's labels, one file per picture").splitlines(), start=1):
         fields = line.split()
         if not fields or fields[0].startswith(("imagesource:", "gsd:")):
             continue

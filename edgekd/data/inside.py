@@ -34,7 +34,7 @@ def picture_inside(root: Path, name: str, where: str) -> Path:
         where: what named it, for the message: a file, with its line or entry.
 
     Raises:
-        DataError: it leads out of the folder, by its name or over a link, or is no file.
+        DataError: it leads out of the folder, by its name or over a link, or is not a file.
     """
     try:
         path = root / name

@@ -162,7 +162,7 @@ class LabelledSet:
 
     @property
     def has_masks(self) -> bool:
-        """Whether every object that is no crowd has a mask."""
+        """Whether every object that is not a crowd has a mask."""
         return not self.oriented and all(
             mask is not None
             for picture in self.pictures

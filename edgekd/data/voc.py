@@ -1,4 +1,4 @@
-"""Pascal VOC's XML: one file a picture, boxes in pixels, in; a `LabelledSet` out.
+"""Pascal VOC's XML: one file per picture, boxes in pixels, in; a `LabelledSet` out.
 
 Numbers are taken as the edges of the box, as labelling tools and DIOR write them; the original VOC counts pixels from
 1, so its boxes lie up to a pixel right and below. XML that declares entities or a document type is refused unread: such

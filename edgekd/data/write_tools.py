@@ -55,7 +55,7 @@ def labelme_content(picture: LabelledPicture) -> Json:
 def label_studio_tasks(
     labels: LabelledSet, address_of: Callable[[LabelledPicture], str], scores: Scores | None = None
 ) -> list[Json]:
-    """Return Label Studio's import file: one task a picture.
+    """Return Label Studio's import file: one task per picture.
 
     Args:
         labels: the set.

@@ -36,7 +36,7 @@ class FloatRule(BaseModel):
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+            raise ValueError(f"{pattern!r} is not a regular expression ({error})") from error
         return pattern
 
 
@@ -100,7 +100,7 @@ def read_recipe(path: Path) -> CalibrationRecipe:
     try:
         return CalibrationRecipe.model_validate(read_json(path, MAX_BYTES))
     except (ValidationError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no calibration recipe ({brief(error)}); see calibration/README.md") from error
+        raise InputError(f"{path} is not a calibration recipe ({brief(error)}); see calibration/README.md") from error
 
 
 def recipes_for(target: CalibrationTarget, own: Sequence[Path] = ()) -> dict[StageName, CalibrationRecipe]:
@@ -111,7 +111,7 @@ def recipes_for(target: CalibrationTarget, own: Sequence[Path] = ()) -> dict[Sta
         own: the user's recipes; each replaces the shipped one of its stage.
 
     Raises:
-        InputError: a file is no recipe, is for another target, or two are for one stage.
+        InputError: a file is not a recipe, is for another target, or two are for one stage.
     """
     shipped = sorted((calibration_folder() / "recipes").glob("*.json"))
     recipes = {recipe.stage: recipe for recipe in map(read_recipe, shipped) if recipe.target == target}
@@ -120,7 +120,7 @@ def recipes_for(target: CalibrationTarget, own: Sequence[Path] = ()) -> dict[Sta
         recipe = read_recipe(path)
         if recipe.target != target or recipe.stage in replaced:
             reason = "a second recipe for" if recipe.stage in replaced else f"for {recipe.target}, not {target}, and"
-            raise InputError(f"{path} is {reason} the {recipe.stage}; give one recipe a stage for --target {target}")
+            raise InputError(f"{path} is {reason} the {recipe.stage}; give one recipe per stage for --target {target}")
         recipes[recipe.stage] = recipe
         replaced.add(recipe.stage)
     return recipes

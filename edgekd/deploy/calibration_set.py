@@ -79,7 +79,7 @@ def read_set(path: Path) -> CalibrationSet:
     try:
         return CalibrationSet.model_validate(read_json(path, MAX_BYTES))
     except (ValidationError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no calibration set ({brief(error)}); see calibration/README.md") from error
+        raise DataError(f"{path} is not a calibration set ({brief(error)}); see calibration/README.md") from error
 
 
 def check_set(known: CalibrationSet, folder: Path, preprocessing: dict[StageName, ImageInput]) -> CalibrationSet:

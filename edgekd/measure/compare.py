@@ -15,7 +15,7 @@ def read_report(path: Path) -> LatencyReport:
     """Read a result file of `edgekd bench --json`.
 
     Raises:
-        InputError: the file is missing or is no latency report.
+        InputError: the file is missing or is not a latency report.
     """
     try:
         return LatencyReport.model_validate_json(path.read_text())

@@ -14,7 +14,7 @@ COLUMNS = ("stage", "p50 ms", "p90 ms", "p99 ms", "mean ms", "min ms", "max ms")
 
 
 def latency_rows(report: LatencyReport) -> list[tuple[str, ...]]:
-    """Return one row a stage with the values of `COLUMNS`."""
+    """Return one row per stage with the values of `COLUMNS`."""
     rows = []
     for name, d in report.stages.items():
         values = (d.p50_ms, d.p90_ms, d.p99_ms, d.mean_ms, d.min_ms, d.max_ms)

@@ -20,7 +20,7 @@ _CAPTION_PX = 28
 
 
 def worst_case_grid(chain: Chain, labels: LabelledSet, scores: Sequence[PictureScore]) -> UInt8Array:
-    """Draw one row a picture: its labels, then the chain's boxes and masks, with the scores as caption.
+    """Draw one row per picture: its labels, then the chain's boxes and masks, with the scores as caption.
 
     Args:
         chain: a whole chain, detector and segmenter.

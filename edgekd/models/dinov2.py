@@ -98,7 +98,7 @@ def patch_features(
         side_px: resize the longer side to this before the network sees it; by default the picture's own.
 
     Returns:
-        (N, width, h, w) with h and w the nearest whole numbers of patches: a picture that is no multiple of the patch
+        (N, width, h, w) with h and w the nearest whole numbers of patches: a picture that is not a multiple of a patch
         is resized, never cropped, so every feature stays over its pixels.
     """
     height, width = images.shape[-2:]

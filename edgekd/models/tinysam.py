@@ -228,7 +228,7 @@ def load_tinysam(path: str | Path) -> TinySam:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as reason:
         raise ModelError(
-            f"{path} is no weights-only PyTorch checkpoint ({type(reason).__name__}); "
+            f"{path} is not a weights-only PyTorch checkpoint ({type(reason).__name__}); "
             "pass a plain state dict such as tinysam.pth or mobile_sam.pt"
         ) from reason
     draws_prompts, adapter = False, None

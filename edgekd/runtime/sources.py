@@ -120,7 +120,7 @@ def _video(path: Path) -> Iterator[Frame]:
 
 
 def _is_cut_jpeg(data: UInt8Array) -> bool:
-    """OpenCV fills the missing part of a JPEG with grey and only warns; half a picture is no whole one."""
+    """OpenCV fills the missing part of a JPEG with grey and only warns; half a picture is not a whole one."""
     starts = len(data) > 3 and data[0] == 0xFF and data[1] == 0xD8
     return bool(starts and b"\xff\xd9" not in data[-4096:].tobytes())
 

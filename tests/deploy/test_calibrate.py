@@ -125,7 +125,7 @@ def test_a_set_holds_its_pictures_to_their_hashes(
     with pytest.raises(DataError, match="lacks 00.png"):
         calibrate_models(models, other, tmp_path / "out", options)
     (tmp_path / "set.json").write_text('{"name": "x", "pictures": [{"id": "../00.png", "sha256": "1"}]}')
-    with pytest.raises(DataError, match="no calibration set"):
+    with pytest.raises(DataError, match="not a calibration set"):
         calibrate_models(models, pictures, tmp_path / "out", replace(MINMAX, set_file=tmp_path / "set.json"))
 
 

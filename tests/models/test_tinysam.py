@@ -151,7 +151,7 @@ def test_only_foreground_points_are_drawn() -> None:
 def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "tinysam.pth"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match="no weights-only PyTorch checkpoint"):
+    with pytest.raises(ModelError, match="not a weights-only PyTorch checkpoint"):
         load_tinysam(path)
 
 

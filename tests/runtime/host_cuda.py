@@ -98,7 +98,7 @@ class Context:
     def set_tensor_address(self, name, address):
         n_bytes = int(np.prod(self.get_tensor_shape(name))) * np.dtype(DTYPES[self.engine.tensor(name).dtype]).itemsize
         if not self.engine.cudart.host_is_device(address, n_bytes):
-            return self.engine.complain(f"setTensorAddress: {name} is no device memory of {n_bytes} bytes")
+            return self.engine.complain(f"setTensorAddress: {name} is not device memory of {n_bytes} bytes")
         self.addresses[name] = address
         return True
 

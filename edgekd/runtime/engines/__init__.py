@@ -1,4 +1,4 @@
-"""One network behind one small interface, whatever runs it; one file a backend.
+"""One network behind one small interface, whatever runs it; one file per backend.
 
 A stage of a bundle goes in, an `Engine` comes out. The backend's library is imported here and nowhere else, when the
 first bundle that needs it is opened.

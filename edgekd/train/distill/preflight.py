@@ -81,7 +81,7 @@ def _check_grids(model: DistilledDetector, images: Tensor) -> str:
     teacher = model.objective.teacher
     maps = teacher.maps(images[:1])
     if len(maps) != len(model.levels):
-        raise TrainingError(f"the teacher gives {len(maps)} maps for {len(model.levels)} levels; give one map a level")
+        raise TrainingError(f"the teacher gives {len(maps)} maps, expected one for each of {len(model.levels)} levels")
     picture_aspect = images.shape[3] / images.shape[2]
     for level, channels, found in zip(model.levels, teacher.channels, maps, strict=True):
         if found.dim() != 4 or found.shape[1] != channels:

@@ -129,4 +129,4 @@ def load_recipe(name: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path} is no recipe: {where}: {first['msg']}; see edgekd distill --help") from error
+        raise InputError(f"{path} is not a recipe: {where}: {first['msg']}; see edgekd distill --help") from error

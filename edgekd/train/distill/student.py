@@ -35,7 +35,7 @@ def make_projector(kind: str, n_student: int, n_teacher: int) -> nn.Module:
 
 
 class DistilledDetector(DistillationModel):  # type: ignore[misc]
-    """A student detector with one projector a level; `loss` is L_det plus the weighted terms of the objective.
+    """A student detector with one projector per level; `loss` is L_det plus the weighted terms of the objective.
 
     Args:
         student: an Ultralytics `DetectionModel`.

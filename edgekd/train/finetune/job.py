@@ -138,7 +138,7 @@ def split_samples(
             train, validation = set(lists["train"]), set(lists["validation"])
         except (OSError, ValueError, KeyError, TypeError) as reason:
             raise DataError(
-                f"{job.split} is no split file ({reason}); write JSON lists train and validation"
+                f"{job.split} is not a split file ({reason}); write JSON lists train and validation"
             ) from reason
     parts = [s for s in samples if s.path.name in train], [s for s in samples if s.path.name in validation]
     if not all(parts) or train & validation:

@@ -22,7 +22,7 @@ def test_a_file_and_its_changes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", "is no recipe"),
+        ("{", "is not a recipe"),
         ('{"lambda_featur": 1}', "lambda_featur"),
         ('{"target_share": 1.5}', "target_share"),
         ('{"levels": ["P9"]}', "levels"),

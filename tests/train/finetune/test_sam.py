@@ -207,7 +207,7 @@ def test_bad_orders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["0.png"], "validation": ["0.png"]}))
     with pytest.raises(DataError, match="1 in both"):
         run(split=tmp_path / "split.json")
-    with pytest.raises(DataError, match="no split file"):
+    with pytest.raises(DataError, match="not a split file"):
         run(split=tmp_path / "0.png")
     with pytest.raises(DataError, match="does not hold images/ and labels/"):
         run(data=tmp_path)
