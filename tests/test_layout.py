@@ -35,6 +35,11 @@ BELOW = {
     "cli": {"deploy", "measure", "data", "runtime", "models", "train", "losses", "ops", "capi"},
 }
 MOST_SMALL_FILES = 8
+MOST_VERB_LINES = 90
+# What verbs share: reading words, printing, the command itself, the loop of a stream.
+NO_VERBS = {"values.py", "console.py", "main.py", "stream.py", "__init__.py"}
+# Verbs that still hold more than parsing, one call and printing.
+LONG_VERBS = {"distill.py", "finetune.py", "run.py"}
 HEAVY = {"torch", "ultralytics", "onnx", "onnxruntime", "transformers", "timm", "nncf", "torchvision"}
 
 
@@ -161,3 +166,9 @@ def test_no_module_imports_itself_on_a_detour() -> None:
 
     for name in modules:
         visit(name, ())
+
+
+def test_a_verb_is_parsing_one_call_and_printing() -> None:
+    verbs = {path.name: path.read_text().count("\n") for path in (PACKAGE / "cli").glob("*.py")}
+    long = {name for name, n_lines in verbs.items() if n_lines > MOST_VERB_LINES and name not in NO_VERBS}
+    assert long == LONG_VERBS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from edgekd.runtime.mosaic import TileReport
     from edgekd.runtime.run import PictureReport
 
-__all__ = ["TileBar", "log", "out", "picture_line", "write_file", "write_text"]
+__all__ = ["TileBar", "log", "out", "picture_line", "tracked", "write_file", "write_text"]
 
 
 class _SafeConsole(Console):
@@ -69,3 +70,10 @@ def picture_line(report: PictureReport) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
     time = f", {report.total_ms:.0f} ms" if report.total_ms else ""
     return shown(f"{report.name}: {counts or 'no objects'}{time}")
+
+
+def tracked(text: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    """Return what wraps a sequence to show a bar with this text on stderr."""
+    from rich.progress import track
+
+    return lambda items: track(items, text, console=log)

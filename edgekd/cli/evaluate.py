@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from edgekd.errors import InputError
 
 if TYPE_CHECKING:
-    from edgekd.data.labels import LabelledSet
     from edgekd.measure.accuracy import AccuracyReport
     from edgekd.measure.parity import ParityReport
     from edgekd.measure.robustness import RobustnessReport
@@ -37,11 +36,13 @@ def evaluate(
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: the backend's choice", min=1)] = None,
 ) -> None:
     """Measure box AP, mask AP and mean IoU on labels, or parity with another bundle without labels, or both."""
-    from edgekd.cli.console import out, write_text
+    from edgekd.cli.console import out, tracked, write_text
     from edgekd.cli.values import parse_tiles
     from edgekd.data.read import read_labels
     from edgekd.measure.accuracy import EvaluateOptions, accuracy_table
-    from edgekd.measure.parity import parity_table
+    from edgekd.measure.accuracy import evaluate as measure
+    from edgekd.measure.parity import compare_with, parity_table
+    from edgekd.measure.robustness import difference_lines, measure_robustness, robustness_table
 
     if data is None and (against is None or images is None):
         raise InputError("nothing to measure on: give --data LABELS, or --against BUNDLE with --images DIR")
@@ -55,78 +56,25 @@ def evaluate(
     reports: list[AccuracyReport | ParityReport | RobustnessReport] = []
     labels = read_labels(data, images, split, limit) if data else None
     if labels:
-        accuracy = _measure(bundle, labels, options, threads)
+        accuracy = measure(bundle, labels, options, tracked("evaluating"), threads)
         reports.append(accuracy)
         out.print(accuracy_table(accuracy))
     if robustness and labels:
-        reports.append(_measure_robustness(bundle, labels, options, threads))
+        conditions = measure_robustness(bundle, labels, options, tracked("under conditions"), threads)
+        reports.append(conditions)
+        out.print(robustness_table(conditions))
     if against and labels:
-        _print_difference(accuracy, _measure(against, labels, options, threads))
+        reference = measure(against, labels, options, tracked("evaluating"), threads)
+        for line in difference_lines(accuracy.pictures, reference.pictures):
+            out.print(line)
     if against:
-        parity = _compare(against, bundle, labels, images, limit)
+        parity = compare_with(against, bundle, labels or images or Path(), limit, tracked("comparing"))
         reports.append(parity)
         out.print(parity_table(parity))
     if grid and labels:
-        _write_grid(grid, bundle, labels, accuracy)
+        from edgekd.measure.worst_cases import write_worst_cases
+
+        write_worst_cases(grid, bundle, labels, accuracy)
     if json_file:
         text = ",\n".join(report.model_dump_json(indent=1) for report in reports)
         write_text(json_file, (text if len(reports) == 1 else f"[{text}]") + "\n")
-
-
-def _measure_robustness(bundle: Path, labels: LabelledSet, options: Any, threads: int | None) -> RobustnessReport:
-    from rich.progress import track
-
-    from edgekd.cli.console import log, out
-    from edgekd.measure.robustness import measure_robustness, robustness_table
-
-    report = measure_robustness(
-        bundle, labels, options, lambda items: track(items, "under conditions", console=log), threads
-    )
-    out.print(robustness_table(report))
-    return report
-
-
-def _print_difference(accuracy: AccuracyReport, reference: AccuracyReport) -> None:
-    from edgekd.cli.console import out
-    from edgekd.measure.robustness import paired_difference
-
-    for measure, (mean, low, high) in paired_difference(accuracy.pictures, reference.pictures).items():
-        interval = f"[{100 * low:+.2f}, {100 * high:+.2f}]"
-        out.print(f"{measure} per picture, points over the reference: {100 * mean:+.2f} {interval}", markup=False)
-
-
-def _measure(bundle: Path, labels: LabelledSet, options: Any, threads: int | None) -> AccuracyReport:
-    from rich.progress import track
-
-    from edgekd.cli.console import log
-    from edgekd.measure.accuracy import evaluate as measure
-
-    return measure(bundle, labels, options, lambda items: track(items, "evaluating", console=log), threads)
-
-
-def _compare(
-    reference: Path, bundle: Path, labels: LabelledSet | None, images: Path | None, limit: int | None
-) -> ParityReport:
-    from rich.progress import track
-
-    from edgekd.cli.console import log
-    from edgekd.measure.parity import compare_bundles
-    from edgekd.runtime.sources import pictures_in
-
-    paths = [picture.path for picture in labels.pictures] if labels else pictures_in(images or Path())[:limit]
-    return compare_bundles(reference, bundle, paths, lambda items: track(items, "comparing", console=log))
-
-
-def _write_grid(path: Path, bundle: Path, labels: LabelledSet, report: AccuracyReport) -> None:
-    import cv2
-
-    from edgekd.cli.console import write_file
-    from edgekd.measure.accuracy import worst_pictures
-    from edgekd.measure.worst_cases import N_SHOWN, worst_case_grid
-    from edgekd.runtime.chain import Chain
-
-    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-        raise InputError(f"{path} is neither .jpg nor .png; give another --grid")
-    with Chain.open(bundle) as chain:
-        picture = worst_case_grid(chain, labels, worst_pictures(report.pictures, N_SHOWN))
-    write_file(path, cv2.imencode(path.suffix, picture)[1].tobytes())

@@ -1,4 +1,4 @@
-"""`edgekd inspect` and `edgekd doctor`: what a bundle is, what this machine is, and whether they fit."""
+"""`edgekd inspect`: what a bundle holds and where it comes from."""
 
 from __future__ import annotations
 
@@ -41,55 +41,3 @@ def inspect(
             out.print(f"  kept in float: {', '.join(gate.float_layers)}")
     if json_file:
         write_text(json_file, manifest.model_dump_json(indent=2) + "\n")
-
-
-def doctor(
-    bundle: Annotated[Path | None, typer.Argument(help="also say whether this bundle runs here")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the machine as JSON")] = None,
-) -> None:
-    """Show what this machine offers; with a bundle, check manifest, target, files and its known answer."""
-    from rich.table import Table
-
-    from edgekd.bundle import check_files, read_manifest
-    from edgekd.cli.console import out, write_text
-    from edgekd.environment import describe_machine, has_module
-    from edgekd.runtime.chain import Chain
-    from edgekd.runtime.cuda import compute_capability
-    from edgekd.runtime.known_answer import check_known_answer
-    from edgekd.runtime.target import check_machine
-
-    machine = describe_machine()
-    out.print(
-        f"{machine.cpu}, {machine.n_cores} cores ({', '.join(machine.isa)}), {machine.memory_gib} GiB, {machine.os}"
-    )
-    capability = compute_capability()
-    out.print(f"GPU: {machine.gpu or 'none found'}" + (f", compute capability {capability}" if capability else ""))
-    table = Table("for", "needs", "here")
-    for purpose, module, extra in _NEEDS:
-        found = machine.versions.get(_PACKAGE_OF.get(module, module), "yes") if has_module(module) else None
-        table.add_row(purpose, module, found or f"no: pip install {extra}")
-    out.print(table)
-    if json_file:
-        write_text(json_file, machine.model_dump_json(indent=2) + "\n")
-    if bundle:
-        manifest = read_manifest(bundle)
-        check_machine(bundle, manifest)
-        check_files(bundle, manifest)
-        with Chain.open(bundle) as chain:
-            answered = check_known_answer(bundle, chain)
-        said = "answers as it did when it was built" if answered else "opens; it has no known answer to compare with"
-        out.print(f"{bundle} fits this machine, is whole, and {said}")
-
-
-_NEEDS = (
-    ("openvino bundles", "openvino", "openvino"),
-    ("onnxruntime bundles", "onnxruntime", "onnxruntime"),
-    ("tensorrt bundles", "tensorrt", "'edgekd[tensorrt]'"),
-    ("tensorrt-rtx bundles", "tensorrt_rtx", "'edgekd[rtx]'"),
-    ("building for ONNX Runtime and TensorRT", "onnx", "'edgekd[device]'"),
-    ("export, calibrate", "torch", "'edgekd[build]'"),
-    ("export of detectors", "ultralytics", "'edgekd[build]'"),
-    ("distill, finetune", "faster_coco_eval", "'edgekd[train]'"),
-    ("GeoJSON", "rasterio", "'edgekd[geo]'"),
-)
-_PACKAGE_OF = {"tensorrt_rtx": "tensorrt-rtx"}

@@ -15,10 +15,11 @@ from edgekd.cli import bench, capi, data, distill, kernels, weights
 from edgekd.cli.build_engine import build_engine
 from edgekd.cli.calibrate import calibrate
 from edgekd.cli.demo import demo
+from edgekd.cli.doctor import doctor
 from edgekd.cli.evaluate import evaluate
 from edgekd.cli.export import export
 from edgekd.cli.finetune import finetune
-from edgekd.cli.inspect import doctor, inspect
+from edgekd.cli.inspect import inspect
 from edgekd.cli.label import label
 from edgekd.cli.run import run
 from edgekd.errors import EdgekdError

@@ -155,3 +155,21 @@ def parse_large(tile: str, object_px: int | None, bands: str, stretch: str) -> L
         object_px=object_px,
         bands=BandOptions(numbers, (values[0], values[1]) if values else None),
     )
+
+
+def parse_device(name: str) -> str:
+    """Read `cpu` or `cuda`; empty is cuda where PyTorch finds a GPU.
+
+    Raises:
+        InputError: it is neither.
+        BackendUnavailable: there is no GPU.
+    """
+    import torch
+
+    from edgekd.errors import BackendUnavailable
+
+    if name not in ("", "cpu", "cuda"):
+        raise InputError(f"--device is {name!r}, expected cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BackendUnavailable("--device is cuda, but PyTorch finds no GPU here; use --device cpu.")
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")

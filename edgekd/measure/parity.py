@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
+from edgekd.data.labels import LabelledSet
 from edgekd.errors import InputError
 from edgekd.files import sha256_of
 from edgekd.measure.accuracy import OVERLAP, count_matches
 from edgekd.measure.coco_metrics import box_ious
 from edgekd.model_set import Pipeline
 from edgekd.runtime.chain import Chain
-from edgekd.runtime.sources import read_picture
+from edgekd.runtime.sources import pictures_in, read_picture
 from edgekd.types import Detections, Float32Array, Masks
 
 Track = Callable[[Sequence[Path]], Iterable[Path]]
@@ -89,6 +90,15 @@ def compare_bundles(reference: Path, candidate: Path, pictures: Sequence[Path], 
         "candidate_sha256": sha256_of(candidate / "manifest.json"),
     }
     return report.model_copy(update=hashes)
+
+
+def compare_with(
+    reference: Path, candidate: Path, pictures: LabelledSet | Path, limit: int | None = None, track: Track = iter
+) -> ParityReport:
+    """Compare two bundles on the pictures of labels, or on the first `limit` of a folder."""
+    if isinstance(pictures, LabelledSet):
+        return compare_bundles(reference, candidate, [picture.path for picture in pictures.pictures], track)
+    return compare_bundles(reference, candidate, pictures_in(pictures)[:limit], track)
 
 
 def compare_chains(

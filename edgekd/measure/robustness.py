@@ -146,3 +146,11 @@ def paired_difference(
             low, high = np.quantile(gaps[drawn].mean(axis=1), (0.025, 0.975))
             found[measure] = (float(gaps.mean()), float(low), float(high))
     return found
+
+
+def difference_lines(scores: Sequence[PictureScore], reference: Sequence[PictureScore]) -> list[str]:
+    """Say `paired_difference` in percentage points, one line a measure."""
+    return [
+        f"{measure} per picture, points over the reference: {100 * mean:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+        for measure, (mean, low, high) in paired_difference(scores, reference).items()
+    ]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.data.pixels import read_pixels
-from edgekd.measure.accuracy import PictureScore
+from edgekd.errors import InputError
+from edgekd.files import write_bytes
+from edgekd.measure.accuracy import AccuracyReport, PictureScore, worst_pictures
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.results.draw import overlay
 from edgekd.types import UInt8Array
@@ -17,6 +20,19 @@ from edgekd.types import UInt8Array
 TILE_PX = 480
 N_SHOWN = 8
 _CAPTION_PX = 28
+
+
+def write_worst_cases(path: Path, bundle: Path, labels: LabelledSet, report: AccuracyReport) -> None:
+    """Write the grid of the `N_SHOWN` worst pictures of a report as .jpg or .png.
+
+    Raises:
+        InputError: the path has another suffix.
+    """
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise InputError(f"{path} is neither .jpg nor .png; give another --grid")
+    with Chain.open(bundle) as chain:
+        picture = worst_case_grid(chain, labels, worst_pictures(report.pictures, N_SHOWN))
+    write_bytes(path, cv2.imencode(path.suffix, picture)[1].tobytes())
 
 
 def worst_case_grid(chain: Chain, labels: LabelledSet, scores: Sequence[PictureScore]) -> UInt8Array:
