@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 from paired import paired
+from result_file import write_result
 
-from edgekd.environment import describe_machine, device_slug
 from edgekd.files import sha256_of
 from edgekd.train.finetune.job import FinetuneJob, parse_stages, run_job
 from edgekd.train.finetune.loop import FinetuneConfig
@@ -99,18 +98,14 @@ def write(options: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
         }
         for prompt in prompts
     }
-    machine = describe_machine()
     settings = {name: getattr(options, name) for name in ("seeds", "steps", "rank", "validation_px", "threads")}
     result = {
-        "kind": "adapter",
-        "machine": machine.model_dump(),
         "weights_sha256": sha256_of(options.weights),
         "settings": settings | {"data": options.data.name, "n_train": runs[0]["n_train"]},
         "results": results,
         "train_s": {arm: [run["train_s"] for run in of[arm]] for arm in ARMS},
     }
-    path = options.output / f"adapter_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_result("adapter", result, options.output)
     print(json.dumps(results, indent=1))
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
+from result_file import write_result
 
 from edgekd.capi.build import default_prefix
 from edgekd.capi.library import CChain, Library
-from edgekd.environment import describe_machine, device_slug
 from edgekd.files import sha256_of
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.sources import read_picture
@@ -36,10 +35,7 @@ def main() -> None:
         parity = check_parity(python, c, pictures)
         times_ms = measure({"python": python, "c": c}, pictures, arguments.runs)
         c.close()
-    machine = describe_machine()
     report = {
-        "kind": "capi",
-        "machine": machine.model_dump(),
         "bundle_sha256": sha256_of(arguments.bundle / "manifest.json"),
         "settings": {
             "threads": arguments.threads,
@@ -50,9 +46,7 @@ def main() -> None:
         "parity": parity,
         "results": summarise(times_ms),
     }
-    path = arguments.output / f"capi_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(path)
+    print(write_result("capi", report, arguments.output))
     print(json.dumps(report["results"], indent=1))
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from result_file import write_result
 
 from edgekd.data.labels import LabelledPicture
 from edgekd.data.pixels import read_pixels
 from edgekd.data.read import read_labels
-from edgekd.environment import describe_machine, device_slug
 from edgekd.files import sha256_of
 from edgekd.models.tinysam import TinySam, load_tinysam
 from edgekd.train.finetune.job import NWPU_SPLIT
@@ -122,10 +122,7 @@ def tile(found: ObjectMask, sample: LabelledPicture) -> np.ndarray:
 
 
 def write(arguments: argparse.Namespace, samples: Sequence[LabelledPicture], results: dict[str, object]) -> None:
-    machine = describe_machine()
     report = {
-        "kind": "finetune",
-        "machine": machine.model_dump(),
         "weights_sha256": sha256_of(arguments.weights),
         "settings": {
             "data": arguments.data.parent.name,
@@ -137,9 +134,7 @@ def write(arguments: argparse.Namespace, samples: Sequence[LabelledPicture], res
         },
         "results": results,
     }
-    path = arguments.output / f"finetune_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(path)
+    print(write_result("finetune", report, arguments.output))
 
 
 if __name__ == "__main__":

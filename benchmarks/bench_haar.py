@@ -14,17 +14,15 @@ and returns an uninitialised gradient.
 """
 
 import argparse
-import json
 import os
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 
 import torch
 import torch.nn.functional as F
+from result_file import write_result
 
-from edgekd.environment import describe_machine, device_slug
 from edgekd.ops import _cpu, haar_dwt2, haar_dwt2_ref, haar_weighted_mse, haar_weighted_mse_ref, resolve_backend
 from edgekd.ops._reference import BandWeights
 from edgekd.ops.check import available_backends, check_backend, interleaved_ms
@@ -212,21 +210,16 @@ def main():
         for shape in SHAPES
         for row in measure(shape, dtype, arguments.device, arguments.repeats)
     ]
-    machine, now = describe_machine(), datetime.now(timezone.utc)
     result = {
-        "machine": machine.model_dump(),
         "device": arguments.device,
         "backend": resolve_backend(arguments.device, torch.float32)._asdict(),
         "torch": torch.__version__,
         "threads": arguments.threads,
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
         "note": arguments.note,
-        "date": now.date().isoformat(),
         "rows": rows,
     }
-    stem = arguments.out / f"haar_{device_slug(machine)}_{now:%Y%m}"
-    stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    stem.with_suffix(".md").write_text(table(rows))
+    write_result("haar", result, arguments.out).with_suffix(".md").write_text(table(rows))
     print(table(rows))
 
 

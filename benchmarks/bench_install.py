@@ -16,7 +16,7 @@ import time
 import venv
 from pathlib import Path
 
-from edgekd.environment import describe_machine, device_slug
+from result_file import write_result
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,18 +41,14 @@ def main() -> None:
         install_s = seconds([str(scripts / "pip"), "install", "-q", "--no-cache-dir", str(ROOT)])
         demo_s = seconds([str(scripts / "edgekd"), "demo", "-o", f"{name}/demo"])
         help_s = min(seconds([str(scripts / "edgekd"), "--help"]) for _ in range(10))
-    machine = describe_machine()
     result = {
-        "kind": "install",
-        "machine": machine.model_dump(),
         "venv_s": venv_s,
         "install_s": install_s,
         "demo_s": demo_s,
         "total_s": venv_s + install_s + demo_s,
         "help_s": help_s,
     }
-    path = output / f"install_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_result("install", result, output)
     print(json.dumps({key: value for key, value in result.items() if key.endswith("_s")}, indent=1))
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 import psutil
+from result_file import write_result
 
 import edgekd
-from edgekd.environment import describe_machine, device_slug
 from edgekd.package_files import DEMO_PICTURE
 
 N_PICTURES, STEP, WARM_UP = 1000, 100, 200
@@ -41,16 +40,12 @@ def main() -> None:
                 gc.collect()
                 resident_mib[index] = process.memory_info().rss / 2**20
     settled = [value for index, value in resident_mib.items() if index >= WARM_UP]
-    machine = describe_machine()
     result = {
-        "kind": "memory",
-        "machine": machine.model_dump(),
         "n_pictures": N_PICTURES,
         "resident_mib": resident_mib,
         "growth_mib": settled[-1] - settled[0],
     }
-    path = arguments.output / f"memory_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_result("memory", result, arguments.output)
     print(json.dumps({"growth_mib": result["growth_mib"], "resident_mib": resident_mib}))
 
 
