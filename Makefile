@@ -1,7 +1,7 @@
 # The daily commands; PYTHON is the interpreter of an environment with `pip install -e '.[dev]'`.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check test attack docs wheels bench demo-picture
+.PHONY: check test attack docs wheels bench history demo-picture
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -24,6 +24,9 @@ wheels:
 bench:
 	$(PYTHON) benchmarks/bench_haar.py
 	$(PYTHON) benchmarks/render_tables.py
+
+history:
+	$(PYTHON) benchmarks/history.py
 
 demo-picture:
 	$(PYTHON) tests/scenes.py edgekd/demo.jpg

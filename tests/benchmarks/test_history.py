@@ -1,0 +1,53 @@
+"""The history of results: what git kept of each file, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import history
+from result_file import write_result
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "-q")
+    return tmp_path
+
+
+def git(folder: Path, *words: str) -> None:
+    person = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(["git", "-C", str(folder), *person, *words], check=True, capture_output=True)
+
+
+def test_every_committed_result_is_a_point_and_what_lacks_the_number_is_none(repository: Path) -> None:
+    good = [{"results": {"python_over_c": {"total": total}}} for total in (1.5, 2.0)]
+    for content in (good[0], {"rows": []}, good[1]):
+        path = write_result("capi", content, repository)
+        git(repository, "add", ".")
+        git(repository, "commit", "-qm", "measure")
+    write_result("capi", {"results": {"python_over_c": {"total": 9.0}}}, repository)  # not committed
+
+    ((label, points),) = history.history(repository).items()
+
+    assert label.startswith("C library") and path.stem.rsplit("_", 2)[1] in label
+    assert [value for _, value in points] == [1.5, 2.0]
+
+
+def test_a_result_names_theme_date_and_machine(tmp_path: Path) -> None:
+    written = json.loads(write_result("capi", {"settings": {"threads": 2}}, tmp_path / "new").read_text())
+
+    assert list(written) == ["theme", "date", "machine", "settings"]
+    assert written["machine"]["n_cores"] > 0
+
+
+def test_the_plot_is_drawn(tmp_path: Path) -> None:
+    history.draw({"a": [("2026-11-23 10:00", 2.0), ("2026-11-24 10:00", 4.0)]}, tmp_path / "plot.png")
+
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
