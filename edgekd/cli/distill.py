@@ -11,14 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
+from edgekd.cli.distill_recipe import recipe as print_recipe
 from edgekd.errors import BackendUnavailable, InputError
 
 app = typer.Typer()
+app.command("recipe")(print_recipe)
 
 Data = Annotated[Path, typer.Option(help="data set in Ultralytics' YAML, see edgekd data")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="folder of the run")]
 Teacher = Annotated[Path | None, typer.Option(help="detector (.pt) or DINOv2/DINOv3 ViT (.safetensors, .pth)")]
-RecipeName = Annotated[str, typer.Option(help="default, small-set, random-weights, or a JSON file")]
+RecipeName = Annotated[str, typer.Option(help="a name of `edgekd distill recipe`, or a JSON file")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")]
 Imgsz = Annotated[int | None, typer.Option(min=32, help="side of the pictures in pixels, a multiple of 32")]
 Batch = Annotated[int | None, typer.Option(min=1, help="pictures per step")]

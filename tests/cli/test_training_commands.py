@@ -91,3 +91,19 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_recipe_is_explained_printed_changed_and_checked(tmp_path: Path) -> None:
+    listed = edgekd("distill", "recipe")
+    assert "small-set" in listed.stdout and "schedule.epochs" in listed.stdout
+
+    written = edgekd("distill", "recipe", "small-set", "-o", tmp_path / "mine.json")
+    assert f"--recipe {tmp_path / 'mine.json'}" in written.stdout.replace("\n", "")
+    content = json.loads((tmp_path / "mine.json").read_text())
+    assert content["schedule"]["imgsz"] == 512
+
+    (tmp_path / "mine.json").write_text(json.dumps(content | {"target_share": 0.3}))
+    assert json.loads(edgekd("distill", "recipe", tmp_path / "mine.json").stdout)["target_share"] == 0.3
+
+    refused = edgekd("distill", "recipe", "smal-set")
+    assert refused.returncode == 1 and "default, small-set, random-weights" in refused.stderr

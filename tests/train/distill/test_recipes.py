@@ -3,7 +3,7 @@
 import pytest
 
 from edgekd.errors import InputError
-from edgekd.train.distill.recipes import RECIPES, Recipe, load_recipe
+from edgekd.train.distill.recipes import PURPOSES, RECIPES, Recipe, explain_fields, load_recipe
 
 
 def test_named_recipes_are_complete():
@@ -42,3 +42,11 @@ def test_unknown_name_and_bad_change():
         load_recipe("fast")
     with pytest.raises(InputError, match="imgsz is 100"):
         Recipe().with_schedule(imgsz=100)
+
+
+def test_every_recipe_and_every_field_is_explained():
+    assert PURPOSES.keys() == RECIPES.keys()
+    fields = {name: (default, what) for name, default, what in explain_fields()}
+    assert fields["schedule.epochs"] == ("100", "passes over the training pictures")
+    assert all(what for _, what in fields.values())
+    assert len(fields) == len(Recipe.model_fields) - 1 + len(type(Recipe().schedule).model_fields)
