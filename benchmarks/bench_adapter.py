@@ -56,10 +56,10 @@ def train(arm: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     job = FinetuneJob(
-        "tinysam",
-        options.data,
-        options.runs.parent / f"{arm}_{seed}",
-        FinetuneConfig(parse_stages("1", options.steps), seed=seed, keep=0.0),
+        model="tinysam",
+        data=options.data,
+        output=options.runs.parent / f"{arm}_{seed}",
+        config=FinetuneConfig(parse_stages("1", options.steps), seed=seed, keep=0.0),
         weights=options.weights,
         validation_px=options.validation_px,
         adapter_rank=options.rank if arm == "adapter" else 0,

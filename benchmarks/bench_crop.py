@@ -73,9 +73,15 @@ def train(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     folder = arguments.runs / f"{arguments.size}_{seed}"
     config = crop_config(arguments.steps, seed)
     job = FinetuneJob(
-        "crop", arguments.data, folder, config, split=arguments.split, batch=32, size=arguments.size,
+        model="crop",
+        data=arguments.data,
+        output=folder,
+        config=config,
+        split=arguments.split,
+        batch=32,
+        size=arguments.size,
         resume=(folder / "resume.pt").is_file(),
-    )  # fmt: skip
+    )
     wall, cpu = time.perf_counter(), time.process_time()
     report = run_job(job, lambda stage, step, losses: None, print)
     report |= {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}

@@ -123,16 +123,15 @@ def make_job(arm: str, seed: int, options: argparse.Namespace, folder: Path):  #
     )
     teacher = {"none": None, "ultralytics": None}.get(method, options.vit if arm == "feature_vit" else options.detector)
     return DistillJob(
-        options.data,
-        options.student,
-        folder,
-        "none" if method == "ultralytics" else method,
-        teacher,
-        None,
-        recipe,
-        seed,
-        options.device,
-        options.precision,
+        data=options.data,
+        student=options.student,
+        output=folder,
+        method="none" if method == "ultralytics" else method,
+        teacher=teacher,
+        recipe=recipe,
+        seed=seed,
+        device=options.device,
+        precision=options.precision,
     )
 
 

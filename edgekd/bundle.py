@@ -139,6 +139,11 @@ class Manifest(_Record):
         pictures = () if self.known_answer is None else (self.known_answer.picture,)
         return (*(file for stage in self.stages.values() for file in stage.files), *pictures)
 
+    @property
+    def engine_bytes(self) -> int:
+        """Size of all engines."""
+        return sum(file.n_bytes for stage in self.stages.values() for file in stage.files)
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Read `manifest.json` without touching an engine.

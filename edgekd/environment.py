@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -72,6 +73,25 @@ def package_versions() -> dict[str, str]:
 def has_module(name: str) -> bool:
     """Say whether a top-level module can be found, without importing it."""
     return importlib.util.find_spec(name) is not None
+
+
+def need_modules(purpose: str, names: Sequence[str], extra: str) -> None:
+    """Check that modules are installed, before anything is read or written.
+
+    Args:
+        purpose: what needs them, such as `training`.
+        names: top-level modules.
+        extra: the extras of edgekd that bring them, with commas between them.
+
+    Raises:
+        BackendUnavailable: one cannot be found.
+    """
+    from edgekd.errors import BackendUnavailable
+
+    if missing := [name for name in names if not has_module(name)]:
+        raise BackendUnavailable(
+            f"{purpose} needs {', '.join(missing)}; install them with: pip install 'edgekd[{extra}]'"
+        )
 
 
 def device_slug(machine: Machine) -> str:

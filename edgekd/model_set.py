@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgekd.choices import Prompt
 from edgekd.errors import ModelError
 from edgekd.files import is_file, read_json, sha256_of
 from edgekd.graphs import STAGES_OF_KIND, Kind, StageName
@@ -99,7 +100,7 @@ class Pipeline(_Record):
     head: DetectorHead
     detector_input: ImageInput
     encoder_input: ImageInput | None = None
-    prompt: Literal["box", "box+centre"] | None = None
+    prompt: Prompt | None = None
     crop: CropInput | None = None
 
     def picture_inputs(self) -> dict[StageName, ImageInput]:

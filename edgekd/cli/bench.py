@@ -28,7 +28,7 @@ def bench(
 
     `edgekd bench compare A.json B.json` puts two reports side by side.
     """
-    from edgekd.cli.console import log, out, write_text
+    from edgekd.cli.console import log, out, write_json
     from edgekd.measure.latency import BenchOptions, measure_latency
     from edgekd.measure.report import latency_table, plot_latency
     from edgekd.runtime.chain import ChainOptions
@@ -41,8 +41,7 @@ def bench(
     out.print(latency_table(report))
     for warning in report.warnings:
         log.print(f"warning: {warning}")
-    if json_file:
-        write_text(json_file, report.model_dump_json(indent=2) + "\n")
+    write_json(json_file, report)
     if plot:
         plot_latency(report, plot)
 

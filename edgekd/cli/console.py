@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from edgekd.files import write_bytes as write_file
 from edgekd.files import write_text
 from edgekd.text import shown, shown_lines
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.progress import TaskID
 
     from edgekd.runtime.mosaic import TileReport
     from edgekd.runtime.run import PictureReport
+    from edgekd.train.finetune.averaged import Stage
 
-__all__ = ["TileBar", "log", "out", "picture_line", "tracked", "write_file", "write_text"]
+__all__ = ["StepBar", "TileBar", "log", "out", "picture_line", "print_stream", "tracked", "write_json", "write_text"]
 
 
 class _SafeConsole(Console):
@@ -61,6 +64,28 @@ class TileBar:
             self._task = None
 
 
+class StepBar:
+    """A bar of the steps of a fine-tuning over all stages, on stderr."""
+
+    def __init__(self, n_steps: int) -> None:
+        from rich.progress import Progress
+
+        self._bar = Progress(console=log)
+        self._task = self._bar.add_task("starting", total=n_steps)
+
+    def __enter__(self) -> StepBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def show(self, stage: Stage, step: int, losses: Mapping[str, float]) -> None:
+        """Move on by a step."""
+        text = f"stage {stage.number} step {step + 1}/{stage.n_steps} loss {losses['total']:.3f}"
+        self._bar.update(self._task, advance=1, description=text)
+
+
 def picture_line(report: PictureReport) -> str:
     """Say on one line what became of a picture."""
     if report.state == "failed":
@@ -72,8 +97,22 @@ def picture_line(report: PictureReport) -> str:
     return shown(f"{report.name}: {counts or 'no objects'}{time}")
 
 
+def print_stream(name: str, counts: Mapping[str, float]) -> None:
+    """Say on one line how a stream ran."""
+    out.print(f"{name}: " + ", ".join(f"{what} {value}" for what, value in counts.items()))
+
+
 def tracked(text: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
     """Return what wraps a sequence to show a bar with this text on stderr."""
     from rich.progress import track
 
     return lambda items: track(items, text, console=log)
+
+
+def write_json(path: Path | None, content: Any) -> None:
+    """Write what a verb found as JSON, where a file was asked for; a pydantic record says itself how it looks."""
+    if path is not None:
+        whole = (
+            content.model_dump_json(indent=2) if hasattr(content, "model_dump_json") else json.dumps(content, indent=1)
+        )
+        write_text(path, whole + "\n")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from edgekd.choices import LabelForm
 
 if TYPE_CHECKING:
     from edgekd.data.labels import LabelledSet
@@ -13,13 +15,12 @@ if TYPE_CHECKING:
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="new folder of the data set")]
 Limit = Annotated[int | None, typer.Option(min=1, help="at most this many pictures per split")]
-Target = Literal["coco", "yolo", "yolo-seg", "yolo-obb", "labelme", "label-studio", "csv"]
 
 
 def convert(
     source: Annotated[Path, typer.Argument(help="labels: COCO .json, data .yaml, or a folder (YOLO, VOC, DOTA)")],
     output: Output,
-    to: Annotated[Target, typer.Option(help="form to write")],
+    to: Annotated[LabelForm, typer.Option(help="form to write")],
     pictures: Annotated[Path | None, typer.Option(help="folder of the pictures, where the labels do not say")] = None,
     part: Annotated[str, typer.Option(help="part of a .yaml")] = "train",
     val_fraction: Annotated[float, typer.Option(min=0.01, max=0.9, help="of the YOLO forms: for validation")] = 0.2,

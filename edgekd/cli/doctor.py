@@ -16,7 +16,7 @@ def doctor(
     from rich.table import Table
 
     from edgekd.bundle import check_files, read_manifest
-    from edgekd.cli.console import out, write_text
+    from edgekd.cli.console import out, write_json
     from edgekd.environment import describe_machine, has_module
     from edgekd.runtime.chain import Chain
     from edgekd.runtime.cuda import compute_capability
@@ -34,8 +34,7 @@ def doctor(
         found = machine.versions.get(_PACKAGE_OF.get(module, module), "yes") if has_module(module) else None
         table.add_row(purpose, module, found or f"no: pip install {extra}")
     out.print(table)
-    if json_file:
-        write_text(json_file, machine.model_dump_json(indent=2) + "\n")
+    write_json(json_file, machine)
     if bundle:
         manifest = read_manifest(bundle)
         check_machine(bundle, manifest)

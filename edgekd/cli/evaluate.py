@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgekd.choices import Part
 from edgekd.errors import InputError
 
 if TYPE_CHECKING:
     from edgekd.measure.accuracy import AccuracyReport
     from edgekd.measure.parity import ParityReport
     from edgekd.measure.robustness import RobustnessReport
-
-Part = Literal["detector", "segmenter"]
 
 
 def evaluate(
@@ -51,7 +50,10 @@ def evaluate(
     if robustness and data is None:
         raise InputError("--robustness is measured on labels and none were given; add --data LABELS")
     options = EvaluateOptions(
-        only != "segmenter", only != "detector", mask_confidence=mask_confidence, tiles=parse_tiles(tile, object_px)
+        detector=only != "segmenter",
+        segmenter=only != "detector",
+        mask_confidence=mask_confidence,
+        tiles=parse_tiles(tile, object_px),
     )
     reports: list[AccuracyReport | ParityReport | RobustnessReport] = []
     labels = read_labels(data, images, split, limit) if data else None

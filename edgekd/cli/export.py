@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-Prompt = Literal["box", "box+centre"]
+from edgekd.choices import Prompt
 
 
 def export(
@@ -23,7 +23,7 @@ def export(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the description of the set here too")] = None,
 ) -> None:
     """Export a detector and a segmenter to ONNX, each compared with PyTorch (at most 1e-4 apart)."""
-    from edgekd.cli.console import log, out, write_text
+    from edgekd.cli.console import log, out, write_json
     from edgekd.cli.values import parse_size
     from edgekd.deploy.export_models import ModelChoice, export_models
 
@@ -42,5 +42,4 @@ def export(
     for name, stage in model_set.stages.items():
         distance = "" if stage.max_abs_difference is None else f", {stage.max_abs_difference:.1e} from PyTorch"
         out.print(f"{output / stage.file}: {name}, opset {stage.opset}{distance}")
-    if json_file:
-        write_text(json_file, model_set.model_dump_json(indent=2) + "\n")
+    write_json(json_file, model_set)

@@ -16,7 +16,7 @@ def inspect(
     from rich.table import Column, Table
 
     from edgekd.bundle import read_manifest
-    from edgekd.cli.console import out, write_text
+    from edgekd.cli.console import out, write_json
 
     manifest = read_manifest(bundle)
     target = manifest.target
@@ -39,5 +39,4 @@ def inspect(
         out.print(f"accuracy gate {'passed' if gate.passed else 'failed'} on {gate.n_images} pictures: {measured}")
         if gate.float_layers:
             out.print(f"  kept in float: {', '.join(gate.float_layers)}")
-    if json_file:
-        write_text(json_file, manifest.model_dump_json(indent=2) + "\n")
+    write_json(json_file, manifest)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from edgekd.choices import FloatType
+
 Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda when there is one")]
 
 
@@ -40,7 +42,7 @@ def check(device: Device = "") -> None:
 def bench(
     device: Device = "",
     shape: Annotated[str, typer.Option(help="N,C,H,W")] = "8,256,80,80",
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16")] = "float32",
+    dtype: Annotated[FloatType, typer.Option(help="type of the numbers")] = "float32",
 ) -> None:
     """Time the kernels against a copy in the same run; nothing is timed before `check` passes."""
     import torch
@@ -55,8 +57,6 @@ def bench(
     if len(sizes) != 4 or min(sizes) < 1:
         raise InputError(f"--shape is {shape!r}, expected four positive integers N,C,H,W such as 8,256,80,80.")
     dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if dtype not in dtypes:
-        raise InputError(f"--dtype is {dtype!r}, expected one of {', '.join(dtypes)}.")
     device = parse_device(device)
     check(device)
     backend = resolve_backend(device, dtypes[dtype]).name

@@ -26,12 +26,11 @@ def label(
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: the backend's choice", min=1)] = None,
 ) -> None:
     """Turn boxes into masks and write them as a data set; masks between the two scores are shown in look_at.jpg."""
-    import json
     from functools import partial
 
     from rich.progress import track
 
-    from edgekd.cli.console import log, out, write_text
+    from edgekd.cli.console import log, out, write_json
     from edgekd.data.label import Thresholds, label_pictures, mask_boxes
     from edgekd.data.masked_set import write_masked
     from edgekd.data.read import read_labels
@@ -39,7 +38,7 @@ def label(
     from edgekd.runtime.detect import DetectOptions
     from edgekd.runtime.sources import expand
 
-    thresholds = Thresholds(accept, drop)
+    thresholds = Thresholds(accept=accept, drop=drop)
     show = partial(track, description="masking", console=log)
     if boxes is not None and len(sources or ()) > 1:
         raise InputError(
@@ -52,11 +51,10 @@ def label(
             given = read_labels(boxes, sources[0] if sources else None, part, limit)
             masked = mask_boxes(chain, given, thresholds, show)
         else:
-            options = ChainOptions(DetectOptions(confidence))
+            options = ChainOptions(detect=DetectOptions(confidence=confidence))
             masked = label_pictures(chain, expand(sources or [])[:limit], options, thresholds, show)
     report = write_masked(masked, thresholds, output, val_fraction, seed)
-    if json_file is not None:
-        write_text(json_file, json.dumps(report, indent=1) + "\n")
+    write_json(json_file, report)
     counts = ("accepted", "to_look_at", "dropped", "boxes_outside")
     out.print(", ".join(f"{report[f'n_{name}']} {name.replace('_', ' ')}" for name in counts))
     if report["incomplete_pictures"]:

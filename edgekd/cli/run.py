@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from edgekd.errors import InputError
-
-if TYPE_CHECKING:
-    from edgekd.runtime.given import GivenBoxes
 
 
 def run(
@@ -51,16 +46,16 @@ def run(
     A camera, an address (RTSP, HTTP), a GStreamer pipeline, a tracked video or a watched folder writes NAME.jsonl and
     one overlay video until it ends or Ctrl-C; a live source drops the frames that come too fast.
     """
-    from edgekd.cli.console import TileBar, log, out, picture_line
-    from edgekd.cli.stream import StreamOutput, run_stream
+    from edgekd.cli.console import TileBar, log, out, picture_line, print_stream
     from edgekd.cli.values import parse_formats, parse_large, parse_names, parse_shares
+    from edgekd.data.given_boxes import boxes_for
     from edgekd.runtime.chain import Chain
     from edgekd.runtime.detect import DetectOptions
     from edgekd.runtime.large import Watch
-    from edgekd.runtime.results.formats import CocoIds
     from edgekd.runtime.results.tables import read_coco_ids
     from edgekd.runtime.results.writer import ResultOptions
-    from edgekd.runtime.run import RunOptions, run_pictures
+    from edgekd.runtime.run import RunOptions, check_whole, run_pictures
+    from edgekd.runtime.run_stream import StreamWatch, StreamWish, run_stream
     from edgekd.runtime.segment import MaskOptions
     from edgekd.runtime.streams import is_live
 
@@ -73,35 +68,22 @@ def run(
         min_area_px=min_area_px,
         jobs=jobs,
         large=parse_large("off" if boxes and tile == "auto" else tile, object_px, bands, stretch),
-        given=_given(boxes, sources) if boxes else None,
+        given=boxes_for(sources, boxes, log.print),
     )
     results = ResultOptions(
         overlays=overlays,
         masks=masks,
         preview=preview,
         formats=parse_formats(formats, also_geojson=geojson),
-        coco_ids=read_coco_ids(coco_ids) if coco_ids else CocoIds(),
+        coco_ids=read_coco_ids(coco_ids),
         json_file=json_file,
     )
     if track or watch or any(is_live(source) for source in sources):
-        return run_stream(bundle, sources, output, options, StreamOutput(results, track, watch, threads))
-    failures = []
+        wish = StreamWish(files=results, track=track, watch=watch, n_threads=threads)
+        return run_stream(bundle, sources, output, options, wish, StreamWatch(note=log.print, finished=print_stream))
+    reports = []
     with Chain.open(bundle, threads) as chain, TileBar() as bar:
-        for report in run_pictures(chain, sources, output, options, results, Watch(log.print, bar.show)):
+        for report in run_pictures(chain, sources, output, options, results, Watch(note=log.print, tile=bar.show)):
             (out if report.state == "run" else log).print(picture_line(report))
-            failures += [report.reason] if report.reason else []
-    if failures:
-        raise InputError(f"{len(failures)} of the sources could not be read as a whole (first: {failures[0]})")
-    return None
-
-
-def _given(boxes: Path, sources: list[str]) -> GivenBoxes:
-    """Read the boxes to segment; the paths in a JSON are below the folder, where one is the source."""
-    from edgekd.cli.console import log
-    from edgekd.data.given_boxes import read_boxes
-
-    only = Path(sources[0]) if len(sources) == 1 else None
-    given, n_left_out = read_boxes(boxes, only if only and only.is_dir() and boxes.suffix == ".json" else None)
-    if n_left_out:
-        log.print(f"{boxes}: {n_left_out} boxes are left out: of crowds, without area or outside their picture")
-    return given
+            reports.append(report)
+    return check_whole(reports)

@@ -126,7 +126,7 @@ def parse_tiles(tile: str, object_px: int | None) -> TileOptions | None:
         return None
     if tile != "auto" and not tile.isdecimal():
         raise InputError(f"--tile is {tile}, expected off, auto or the side of a tile in pixels, such as 640")
-    return TileOptions(int(tile) if tile.isdecimal() else None, object_px)
+    return TileOptions(tile_px=int(tile) if tile.isdecimal() else None, object_px=object_px)
 
 
 def parse_large(tile: str, object_px: int | None, bands: str, stretch: str) -> LargeOptions:
@@ -153,7 +153,7 @@ def parse_large(tile: str, object_px: int | None, bands: str, stretch: str) -> L
     return LargeOptions(
         tile=int(tile) if tile.isdecimal() else "off" if tile == "off" else "auto",
         object_px=object_px,
-        bands=BandOptions(numbers, (values[0], values[1]) if values else None),
+        bands=BandOptions(bands=numbers, stretch=(values[0], values[1]) if values else None),
     )
 
 

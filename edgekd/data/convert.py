@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
+from edgekd.choices import LabelForm
 from edgekd.data.labels import LabelledSet
 from edgekd.data.published import split_pictures
 from edgekd.data.write import Form, new_dataset, place_picture, write_dataset
@@ -13,12 +14,13 @@ from edgekd.data.write_coco import write_coco
 from edgekd.data.write_tools import csv_text, label_studio_tasks, labelme_content
 from edgekd.errors import DataError
 
-Target = Literal["coco", "yolo", "yolo-seg", "yolo-obb", "labelme", "label-studio", "csv"]
-TARGETS: tuple[Target, ...] = get_args(Target)
-_FORMS: dict[Target, Form] = {"yolo": "box", "yolo-seg": "outline", "yolo-obb": "turned"}
+TARGETS: tuple[LabelForm, ...] = get_args(LabelForm)
+_FORMS: dict[LabelForm, Form] = {"yolo": "box", "yolo-seg": "outline", "yolo-obb": "turned"}
 
 
-def convert_labels(labels: LabelledSet, target: Target, output: Path, val_fraction: float = 0.2, seed: int = 0) -> Path:
+def convert_labels(
+    labels: LabelledSet, target: LabelForm, output: Path, val_fraction: float = 0.2, seed: int = 0
+) -> Path:
     """Write labels in another form, and the pictures with them.
 
     Args:
@@ -48,7 +50,7 @@ def convert_labels(labels: LabelledSet, target: Target, output: Path, val_fracti
         return output / _write_for_tool(labels, target, folder)
 
 
-def _write_for_tool(labels: LabelledSet, target: Target, folder: Path) -> str:
+def _write_for_tool(labels: LabelledSet, target: LabelForm, folder: Path) -> str:
     """Write the files and return the name of the one to open, empty for the folder itself."""
     if target == "csv":
         return _write(folder / "labels.csv", csv_text(labels))

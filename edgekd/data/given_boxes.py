@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,26 @@ def read_boxes(path: Path, images: Path | None) -> tuple[GivenBoxes, int]:
     parts = [part for part in ("train", "val", "test") if read_yaml(path).get(part)]
     found = [read_labels(path, split=part, needs_objects=False) for part in parts or ("val",)]
     return given_boxes(replace(found[0], pictures=tuple(p for labels in found for p in labels.pictures)))
+
+
+def boxes_for(sources: Sequence[str | Path], path: Path | None, note: Callable[[str], None]) -> GivenBoxes | None:
+    """Read the boxes of the sources of a run; the paths in a JSON are below the folder, where one is the only source.
+
+    Args:
+        sources: pictures and folders of the run.
+        path: the labels; None gives no boxes.
+        note: told of the boxes that are left out.
+
+    Raises:
+        DataError: see `read_labels`.
+    """
+    if path is None:
+        return None
+    only = Path(sources[0]) if len(sources) == 1 else None
+    given, n_left_out = read_boxes(path, only if only and only.is_dir() and path.suffix == ".json" else None)
+    if n_left_out:
+        note(f"{path}: {n_left_out} boxes are left out: of crowds, without area or outside their picture")
+    return given
 
 
 def given_boxes(labels: LabelledSet) -> tuple[GivenBoxes, int]:

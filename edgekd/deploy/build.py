@@ -18,8 +18,9 @@ import numpy as np
 import edgekd
 from edgekd.backends import BACKENDS, BackendName
 from edgekd.bundle import EngineStage, Manifest, Target, describe_file, listed_files, write_manifest
+from edgekd.choices import PrecisionWish
 from edgekd.deploy.auto_precision import StageGraphs, choose, split_graph
-from edgekd.deploy.build_options import BuildOptions, Choice, EngineJob, PrecisionWish
+from edgekd.deploy.build_options import BuildOptions, Choice, EngineJob
 from edgekd.deploy.input_sizes import Shapes, named_shape, shapes_of, sized
 from edgekd.environment import has_module
 from edgekd.errors import BackendUnavailable, BuildError, BundleMismatch

@@ -9,9 +9,9 @@ from typing import Literal
 
 from edgekd.backends import BACKENDS, Backend, BackendName, Precision
 from edgekd.bundle import GateResult
+from edgekd.choices import PrecisionWish
 from edgekd.graphs import StageName
 
-PrecisionWish = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 InputShapes = dict[str, tuple[int, ...]]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
+from edgekd.choices import Part
 from edgekd.data.labels import LabelledSet
 from edgekd.deploy.candidates import method_score
 from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
@@ -15,7 +15,6 @@ from edgekd.model_set import ModelSet, read_model_set
 from edgekd.runtime.sources import pictures_in
 
 TRIAL_PICTURES = 32
-Part = Literal["detector", "segmenter"]
 
 
 def stages_of(models: str | Path, part: Part | None = None) -> tuple[StageName, ...]:

@@ -13,13 +13,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgekd.backends import CalibrationTarget
+from edgekd.choices import RangeMethod
 from edgekd.errors import InputError
 from edgekd.files import read_json
 from edgekd.graphs import StageName
 from edgekd.model_set import brief
 
 MAX_BYTES = 1 << 20
-Method = Literal["minmax", "percentile", "entropy"]
 
 
 class FloatRule(BaseModel):
@@ -68,7 +68,7 @@ class CalibrationRecipe(BaseModel):
     tied_ops: tuple[Literal["Concat", "MaxPool", "Resize", "Split"], ...] = ()
     activations: Literal["signed", "unsigned"]
     float_layers: tuple[FloatRule, ...] = ()
-    methods: tuple[Method, ...] = Field(min_length=1)
+    methods: tuple[RangeMethod, ...] = Field(min_length=1)
     percentile: float = Field(default=99.99, gt=50, le=100)
 
     def keeps_float(self, layer: str) -> bool:

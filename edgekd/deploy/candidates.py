@@ -16,9 +16,9 @@ from pathlib import Path
 import onnx
 
 from edgekd.backends import TRIED_WITH, CalibrationTarget
+from edgekd.choices import RangeMethod
 from edgekd.deploy.build import build_bundle
 from edgekd.deploy.build_options import BuildOptions, Choice
-from edgekd.deploy.calibration_recipes import Method
 from edgekd.deploy.onnx_edit import shapes_of_values
 from edgekd.deploy.qdq import calibration_facts, keep_quantized, quantized_layers
 from edgekd.files import scratch_folder, sha256_of
@@ -85,7 +85,7 @@ def trial_chain(
 
 def method_score(
     models: Path, target: CalibrationTarget, sample: Sample
-) -> Callable[[StageName, Mapping[Method, onnx.ModelProto]], Mapping[Method, float]]:
+) -> Callable[[StageName, Mapping[RangeMethod, onnx.ModelProto]], Mapping[RangeMethod, float]]:
     """Return a function that scores the candidates of a stage, larger is better.
 
     Args:
@@ -98,10 +98,10 @@ def method_score(
     options = BuildOptions(backend=TRIED_WITH[target], precision="fp32", square=True)
     floats = {name: Choice("fp32", "the other networks of a trial") for name in model_set.stages}
 
-    def score(stage: StageName, candidates: Mapping[Method, onnx.ModelProto]) -> Mapping[Method, float]:
+    def score(stage: StageName, candidates: Mapping[RangeMethod, onnx.ModelProto]) -> Mapping[RangeMethod, float]:
         labelled = sample.labels is not None and (stage == "detector" or sample.labels.has_masks)
         metric = (_WITH_LABELS if labelled else _WITHOUT)[stage]
-        scores: dict[Method, float] = {}
+        scores: dict[RangeMethod, float] = {}
         with trial_chain(models, model_set, {}, options) as reference:
             quality = QualityCheck(reference, sample, (metric,))
             int8 = replace(options, precision="int8", choices=floats | {stage: Choice("int8", "a trial")})

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from edgekd.choices import Prompt
 from edgekd.environment import has_module
 from edgekd.errors import BackendUnavailable, InputError
 from edgekd.files import sha256_of
@@ -41,7 +41,7 @@ class ModelChoice:
     segmenter: str = weights.SHIPPED_SEGMENTER
     detector_px: Size | None = None
     segmenter_px: Size | None = None
-    prompt: Literal["box", "box+centre"] = "box"
+    prompt: Prompt = "box"
     detector_licence: str = "AGPL-3.0 (Ultralytics)"
     segmenter_licence: str = "not stated"
     half_storage: bool = False

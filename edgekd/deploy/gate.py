@@ -15,9 +15,11 @@ import numpy as np
 import onnx
 
 from edgekd.bundle import GateResult, Manifest
+from edgekd.data.read import read_labels
 from edgekd.deploy.build import build_bundle, choices_of
 from edgekd.deploy.build_options import BuildOptions
 from edgekd.deploy.candidates import float_graphs, trial_chain, write_variant
+from edgekd.deploy.engine_check import build_checked
 from edgekd.deploy.qdq import keep_quantized, quantized_layers, return_to_float
 from edgekd.deploy.ranges import Feeds, tensor_reader
 from edgekd.deploy.stage_inputs import StageInputs
@@ -77,6 +79,36 @@ def parse_gate(text: str) -> Gate:
             )
         limits[metric] = limit
     return Gate(limits)
+
+
+def gate_on(text: str, data: Path | None, images: Path | None, fallback: bool) -> GateOptions | None:
+    """Read limits and the labelled pictures that they hold on; an empty text asks for no gate.
+
+    Raises:
+        InputError: see `parse_gate`; or there is a gate and no `data`.
+        DataError: see `read_labels`.
+    """
+    if not text:
+        return None
+    limits = parse_gate(text)
+    if data is None:
+        raise InputError("data is missing and a gate was given, expected labelled pictures to measure it on")
+    return GateOptions(gate=limits, sample=Sample.of_labels(read_labels(data, images)), fallback=fallback)
+
+
+def build_accepted(
+    models: Path, destination: Path, options: BuildOptions, wanted: GateOptions | None, report: Report
+) -> Manifest:
+    """Build a bundle and hold it to a gate; without one, engines for a GPU are compared with ONNX Runtime.
+
+    Raises:
+        GateFailed: see `apply_gate` and `build_checked`.
+        EdgekdError: as for `build_bundle`.
+    """
+    if wanted is not None:
+        return apply_gate(models, destination, options, wanted, report)
+    build = build_checked if options.facts.on_gpu else build_bundle
+    return build(models, destination, options, report)
 
 
 def apply_gate(

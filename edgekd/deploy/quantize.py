@@ -10,13 +10,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
 from edgekd.backends import CalibrationTarget
+from edgekd.choices import RangeMethod, RangeMethodWish
 from edgekd.deploy import calibration_set
-from edgekd.deploy.calibration_recipes import CalibrationRecipe, Method, recipes_for
+from edgekd.deploy.calibration_recipes import CalibrationRecipe, recipes_for
 from edgekd.deploy.calibration_set import CalibrationSet
 from edgekd.deploy.onnx_edit import fix_shapes, shapes_of_values
 from edgekd.deploy.qdq import Placement, calibration_facts, insert_pairs, place_pairs, tie_ranges, write_facts
@@ -36,7 +37,7 @@ from edgekd.model_set import (
 )
 
 Report = Callable[[str], None]
-Score = Callable[[StageName, Mapping[Method, onnx.ModelProto]], Mapping[Method, float]]
+Score = Callable[[StageName, Mapping[RangeMethod, onnx.ModelProto]], Mapping[RangeMethod, float]]
 """Measures candidates of one stage: larger is better."""
 
 OVERFLOW_PICTURES = 8
@@ -57,7 +58,7 @@ class CalibrateOptions:
     """
 
     target: CalibrationTarget
-    method: Method | Literal["auto"] = "auto"
+    method: RangeMethodWish = "auto"
     stages: tuple[StageName, ...] = ("detector", "encoder")
     n_pictures: int = 128
     recipes: tuple[Path, ...] = ()
@@ -146,14 +147,14 @@ class StageCalibration:
         self._histograms: Any = collect_histograms(self.graph, self.placement.activations, fed.feeds())
         self.overflows = find_overflows(self.graph, fed.feeds(OVERFLOW_PICTURES))
 
-    def candidate(self, method: Method) -> onnx.ModelProto:
+    def candidate(self, method: RangeMethod) -> onnx.ModelProto:
         """Return the Q/DQ graph with ranges by `method`, its origin in its metadata."""
         ranges = tie_ranges(ranges_by(self._histograms, method, self.recipe), self.placement.groups)
         graph = insert_pairs(self.graph, self.placement, ranges, self.recipe.activations == "signed")
         write_facts(graph, self._facts(method))
         return graph
 
-    def _facts(self, method: Method) -> dict[str, str]:
+    def _facts(self, method: RangeMethod) -> dict[str, str]:
         """Return what the graph's metadata and the manifest say about its calibration."""
         return {
             "target": self.recipe.target,

@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgekd.deploy.calibration_recipes import CalibrationRecipe, Method
+from edgekd.choices import RangeMethod
+from edgekd.deploy.calibration_recipes import CalibrationRecipe
 from edgekd.deploy.qdq import Range
 
 N_BINS = 2048
@@ -73,7 +74,7 @@ def tensor_reader(model: onnx.ModelProto, tensors: Collection[str]) -> Any:
     return run
 
 
-def ranges_by(collector: Any, method: Method, recipe: CalibrationRecipe) -> dict[str, Range]:
+def ranges_by(collector: Any, method: RangeMethod, recipe: CalibrationRecipe) -> dict[str, Range]:
     """Read the range of every tensor off its histogram.
 
     Args:

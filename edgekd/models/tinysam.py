@@ -13,11 +13,11 @@ from __future__ import annotations
 import io
 import pickle
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from edgekd.choices import Prompt
 from edgekd.errors import ModelError
 from edgekd.files import write_bytes
 from edgekd.models.decoder_graph import Cells, point_codes, two_way, upscaled_logits
@@ -43,8 +43,6 @@ from edgekd.models.tinyvit import (
     official_encoder_key,
     unused_head,
 )
-
-Prompt = Literal["box", "box+centre"]
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)

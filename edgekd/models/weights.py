@@ -120,6 +120,11 @@ def resolve(name_or_path: str) -> Path:
     return weights.file
 
 
+def resolve_student(name_or_path: str) -> str:
+    """Return the checkpoint (.pt) of a name or path, or an architecture (.yaml) as it is; errors as for `resolve`."""
+    return name_or_path if name_or_path.endswith((".yaml", ".pt")) else str(resolve(name_or_path))
+
+
 def export_shipped(name: str, output: Path) -> None:
     """Write a shipped model as a checkpoint that can be trained: `yolo11n-nwpu` (.pt) or `tinysam-nwpu` (.pth).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -147,6 +147,16 @@ def run_pictures(
                 frame, result = outcome
                 name = writer.add(frame, result)
                 yield PictureReport(name, "run", counts_of(result), result.times_ms.get("total", 0.0))
+
+
+def check_whole(reports: Iterable[PictureReport]) -> None:
+    """Check that every source of a run was read as a whole.
+
+    Raises:
+        InputError: one was not; what was found in the others is written.
+    """
+    if failures := [report.reason for report in reports if report.reason]:
+        raise InputError(f"{len(failures)} of the sources could not be read as a whole (first: {failures[0]})")
 
 
 def detect_options(options: RunOptions, class_names: Sequence[str]) -> DetectOptions:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -69,6 +70,23 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def log_on_stderr() -> Iterator[None]:
+    """Send what Ultralytics says to stderr while the block runs, which leaves stdout to results.
+
+    Ultralytics is imported here, and may neither install nor fetch anything.
+    """
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
+    with contextlib.redirect_stdout(sys.stderr):
+        from ultralytics.utils import LOGGER
+
+        for handler in LOGGER.handlers:
+            if hasattr(handler, "setStream"):
+                handler.setStream(sys.stderr)
+        yield
 
 
 def set_aside(path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from label_files import COCO, write_coco, write_picture
 
-from edgekd.cli.convert import Target
+from edgekd.choices import LabelForm
 from edgekd.data.convert import TARGETS, convert_labels
 from edgekd.data.labels import LabelledSet
 from edgekd.data.read import read_labels
@@ -29,7 +29,7 @@ def labels(tmp_path: Path) -> LabelledSet:
 
 
 def test_the_command_line_knows_every_form() -> None:
-    assert get_args(Target) == TARGETS
+    assert get_args(LabelForm) == TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS)

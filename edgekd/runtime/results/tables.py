@@ -43,12 +43,16 @@ def write_tables(
         _write_coco(folder, entries, class_names, ids)
 
 
-def read_coco_ids(path: Path) -> CocoIds:
+def read_coco_ids(path: Path | None) -> CocoIds:
     """Take the numbers of pictures and categories from a COCO file, so that results can be scored against it.
+
+    Without a file both are numbered as `CocoIds` says.
 
     Raises:
         InputError: the file cannot be read or is not a COCO file.
     """
+    if path is None:
+        return CocoIds()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         images = {Path(str(image["file_name"])).name: int(image["id"]) for image in content["images"]}

@@ -21,7 +21,7 @@ from edgekd.train.distill.trainer import ReproducibleTrainer, RunOptions, base_s
 from edgekd.train.run_folder import locked
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AmplifierJob:
     """One training of an amplifier; `data` must have the teacher's classes."""
 

@@ -14,12 +14,13 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from ultralytics.cfg import DEFAULT_CFG
 from ultralytics.utils import LOGGER
 
+from edgekd.choices import DistillMethod, TrainingPrecision
 from edgekd.data.check import check_dataset
 from edgekd.errors import InputError, TrainingError
 from edgekd.files import sha256_of
@@ -29,15 +30,13 @@ from edgekd.train.distill.balance import GradientBalance, TermRow, overshoot, ro
 from edgekd.train.distill.feature_cache import FeatureCache, Use
 from edgekd.train.distill.objective import Objective
 from edgekd.train.distill.preflight import check_before_training
-from edgekd.train.distill.recipes import Method, Recipe
+from edgekd.train.distill.recipes import Recipe
 from edgekd.train.distill.student import DistilledDetector
 from edgekd.train.distill.trainer import ReproducibleTrainer, RunOptions, base_settings, check_device
 from edgekd.train.run_folder import locked, restore_log, set_aside
 
-Precision = Literal["fp32", "bf16"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DistillJob:
     """One run.
 
@@ -59,13 +58,13 @@ class DistillJob:
     data: Path
     student: str
     output: Path
-    method: Method = "none"
+    method: DistillMethod = "none"
     teacher: Path | None = None
     amplifier: Path | None = None
     recipe: Recipe = Recipe()
     seed: int = 0
     device: str = "cpu"
-    precision: Precision = "fp32"
+    precision: TrainingPrecision = "fp32"
     resume: bool = False
     feature_cache: Path | None = None
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
+from edgekd.choices import DistillMethod
 from edgekd.errors import TrainingError
 from edgekd.losses.attention import ATTENTION_DISTANCES, attention_loss
 from edgekd.losses.ds2d2 import band_grid, disw, explicit_fft_loss, explicit_loss, high_frequency
@@ -24,7 +25,7 @@ from edgekd.losses.implicit import angle_implicit_loss, decode_distances, dense_
 from edgekd.losses.logits import binary_kl, softmax_kl
 from edgekd.models.teachers import RawPredictions, Teacher, predict
 from edgekd.train.distill.feature_cache import FeatureCache
-from edgekd.train.distill.recipes import Method, Recipe
+from edgekd.train.distill.recipes import Recipe
 
 TRAIN_AMPLIFIER = "edgekd distill train-amplifier --data DATA.yaml --teacher TEACHER.pt -o FOLDER"
 
@@ -155,7 +156,7 @@ def _implicit_loss(ours: RawPredictions, theirs: RawPredictions, teacher: Teache
 # --- which terms a run has
 
 
-def choose_terms(method: Method, recipe: Recipe, teacher: Teacher) -> tuple[list[Term], list[str]]:
+def choose_terms(method: DistillMethod, recipe: Recipe, teacher: Teacher) -> tuple[list[Term], list[str]]:
     """The terms with a lambda above 0, and lines that say which ones this teacher cannot have.
 
     A term that the recipe asks for by name and that the teacher cannot have is an error; one that only the defaults
@@ -210,7 +211,9 @@ class Objective:
         TrainingError: see `choose_terms`; or the logits of other classes would be compared.
     """
 
-    def __init__(self, method: Method, recipe: Recipe, teacher: Teacher | None, class_names: tuple[str, ...]) -> None:
+    def __init__(
+        self, method: DistillMethod, recipe: Recipe, teacher: Teacher | None, class_names: tuple[str, ...]
+    ) -> None:
         self.recipe = recipe
         self.teacher = teacher if method != "none" else None
         self.cache: FeatureCache | None = None

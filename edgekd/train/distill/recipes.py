@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgekd.errors import InputError
 from edgekd.losses.ds2d2 import Reading
 
-Method = Literal["none", "feature", "ds2d2"]
 LevelName = Literal["C2", "C3", "C4", "C5", "P3", "P4", "P5"]
 
 

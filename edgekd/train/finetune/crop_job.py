@@ -44,7 +44,9 @@ def crop_task(job: FinetuneJob, train: Sequence[LabelledPicture], validation: Se
                 labelled, truth = list(teach(validation, teacher).pictures), TEACHERS_TRUTH
         train, weights, validation = taught.pictures, taught.weights, labelled
     objects = crop_objects(train, PictureStore(), weights)
-    return CropTask(model, CropData(objects, validation, job.batch, detail_weight=job.detail_weight, truth=truth))
+    return CropTask(
+        model, CropData(objects, validation, job.crops_per_step, detail_weight=job.detail_weight, truth=truth)
+    )
 
 
 def _labelled(sample: LabelledPicture) -> LabelledPicture:
@@ -53,7 +55,7 @@ def _labelled(sample: LabelledPicture) -> LabelledPicture:
 
 def _size(job: FinetuneJob) -> CropSize:
     if job.size not in SIZES:
-        raise InputError(f"the size is {job.size!r}, expected {', '.join(SIZES)}; give another --size")
+        raise InputError(f"size is {job.size!r}, expected {', '.join(SIZES)}")
     known = SIZES[job.size]
     side = known.side_px if job.imgsz is None else job.imgsz
     if side % STRIDE_PX or side < 2 * STRIDE_PX:

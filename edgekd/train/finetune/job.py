@@ -10,19 +10,19 @@ import csv
 import json
 import random
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from edgekd.choices import CropSizeName, SegmenterName
 from edgekd.data.labels import LabelledPicture
 from edgekd.data.read import read_labels
 from edgekd.errors import DataError, InputError, TrainingError
 from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.crops import CropRecipe
-from edgekd.train.finetune.loop import FinetuneConfig, SegmenterTask, StepWatch, finetune
+from edgekd.train.finetune.loop import BEST_FILE, FinetuneConfig, SegmenterTask, StepWatch, finetune
 
-SegmenterName = Literal["tinysam", "sam3", "crop"]
 NWPU_SPLIT = Path(__file__).parents[2] / "data/splits/nwpu_seed0.json"
 VALIDATION_SHARE = 0.2
 N_RETENTION_PICTURES = 8
@@ -31,7 +31,7 @@ FREE_BYTES = 1 << 30
 """Space for two resume files of TinySAM and a report, with room to spare."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FinetuneJob:
     """What `edgekd finetune` was asked for.
 
@@ -42,7 +42,7 @@ class FinetuneJob:
         split: JSON with lists `train` and `validation` of file names; None draws a fifth for validation by seed.
         imgsz: side of the training crops, by default 224 (crop segmenter: that of its size); validation_px: longer
             side of whole pictures, by default 1024. SAM3 brings its own sizes.
-        batch: crops per step.
+        batch: crops per step, by default 4 (crop segmenter: 32).
         adapter_rank: rank of the spectral adapter, 0 for none.
         teacher: checkpoint or SamModel folder for mask distillation of TinySAM; for crop a bundle of the kind sam,
             which draws the masks of objects that are labelled with boxes only.
@@ -60,13 +60,23 @@ class FinetuneJob:
     split: Path | None = None
     imgsz: int | None = None
     validation_px: int | None = None
-    batch: int = 4
+    batch: int | None = None
     adapter_rank: int = 0
     teacher: Path | None = None
     keep_data: Path | None = None
     resume: bool = False
-    size: str = "M"
+    size: CropSizeName = "M"
     detail_weight: float = 0.0
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.n_steps for stage in self.config.stages)
+
+    @property
+    def crops_per_step(self) -> int:
+        """The batch that was asked for, or that with which this network learns well."""
+        return self.batch or (32 if self.model == "crop" else 4)
 
 
 @dataclass(frozen=True)
@@ -78,14 +88,40 @@ class Samples:
     retention: Sequence[LabelledPicture]
 
 
+def config_for(
+    model: SegmenterName, stages: str | None, n_steps: int | None, learning_rate: float | None, seed: int
+) -> FinetuneConfig:
+    """The settings with which a network learns well, with what a user wants otherwise.
+
+    Args:
+        model: the network.
+        stages: such as "1,2,3"; None takes all that the network has.
+        n_steps: per stage; None takes 300, for the crop segmenter 2400.
+        learning_rate: of the heads; None takes the network's own.
+        seed: of split, weights and data order.
+
+    Raises:
+        InputError: `stages` are not stages of the network.
+    """
+    if model == "crop":
+        from edgekd.train.finetune.crop import CROP_STEPS, crop_config
+
+        if stages not in (None, "1"):
+            raise InputError(f"stages is {stages!r} and the crop segmenter learns in one, expected 1; leave it out")
+        config = crop_config(n_steps or CROP_STEPS, seed)
+    else:
+        config = FinetuneConfig(parse_stages(stages or "1,2,3", n_steps or 300), seed=seed)
+    return config if learning_rate is None else replace(config, learning_rate=learning_rate)
+
+
 def parse_stages(text: str, n_steps: int) -> tuple[Stage, ...]:
     """'1,2,3' and steps per stage to stages. Raises InputError."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as reason:
-        raise InputError(f"the stages are '{text}', expected numbers such as 1,2,3; give another --stages") from reason
+        raise InputError(f"stages is {text!r}, expected numbers such as 1,2,3") from reason
     if not numbers or not set(numbers) <= {1, 2, 3}:
-        raise InputError(f"the stages are '{text}', expected some of 1, 2 and 3; give another --stages")
+        raise InputError(f"stages is {text!r}, expected some of 1, 2 and 3, such as 1,2,3")
     return tuple(Stage(number, n_steps) for number in numbers)
 
 
@@ -110,6 +146,18 @@ def run_job(job: FinetuneJob, on_step: StepWatch, say: Callable[[str], None]) ->
     (job.output / "report.json").write_text(text)
     plot_losses(job.output / "steps.csv", job.output / "curves.png")
     return report
+
+
+def report_lines(report: Mapping[str, Any], folder: Path) -> list[str]:
+    """What the report of the run in `folder` says of quality and retention, one line per number."""
+    lines = []
+    for stage in report["stages"]:
+        name = "before" if stage["stage"] == 0 else f"stage {stage['stage']}"
+        for what, quality in stage["quality"].items():
+            lines.append(f"{name}: {what} {quality['miou'] if isinstance(quality, dict) else quality}")
+        for kind, kept in stage.get("retention", {}).items():
+            lines.append(f"{name}: {kind} keeps {100 * kept['kept']:.1f} %, agreement {kept['agreement']:.3f}")
+    return [*lines, f"{folder / BEST_FILE}: the averaged weights, {report['train_seconds']:.0f} s of training"]
 
 
 def read_samples(data: Path, images: Path | None, with_boxes: bool = False) -> list[LabelledPicture]:
@@ -182,7 +230,7 @@ def _sam3_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
 
     side = int(model.config.vision_config.backbone_config.image_size)
     recipe = CropRecipe(side_px=side, frames_px=((side, 1.0),))
-    data = Sam3Data(samples.train, samples.validation, samples.retention, tokens, recipe, job.batch)
+    data = Sam3Data(samples.train, samples.validation, samples.retention, tokens, recipe, job.crops_per_step)
     return Sam3Task(model, data)
 
 
@@ -203,7 +251,7 @@ def _tinysam_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
         samples.validation,
         samples.retention,
         recipe=CropRecipe(side_px=side),
-        crops_per_step=job.batch,
+        crops_per_step=job.crops_per_step,
         validation_px=(VALIDATION_PX if job.validation_px is None else job.validation_px,),
     )
     teacher = None if job.teacher is None else load_teacher(job.teacher)

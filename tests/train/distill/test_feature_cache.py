@@ -102,7 +102,9 @@ def test_a_run_with_a_cache_is_the_run_without(tmp_path: Path) -> None:
     schedule = Schedule(epochs=2, imgsz=64, batch=3, warmup_epochs=0.0, close_mosaic=0)
     recipe = Recipe(schedule=schedule, n_views=1, lambda_high=0.0)
     data = write_tiny_dataset(tmp_path / "squares", n_pictures=3)
-    job = DistillJob(data, "yolo11n.yaml", tmp_path / "plain", "ds2d2", teacher, recipe=recipe)
+    job = DistillJob(
+        data=data, student="yolo11n.yaml", output=tmp_path / "plain", method="ds2d2", teacher=teacher, recipe=recipe
+    )
     distill(job)
     cached = replace(job, output=tmp_path / "cached", feature_cache=tmp_path / "features")
     uses = []

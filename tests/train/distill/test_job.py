@@ -159,7 +159,9 @@ def test_feature_distillation_and_ultralytics_own_entry(job):
 
 
 def test_amplifier_trains_the_head_alone_and_feeds_the_stream(job, teacher_job, tmp_path):
-    train_amplifier(AmplifierJob(job.data, best_of(teacher_job), tmp_path / "amplifier", SCHEDULE))
+    train_amplifier(
+        AmplifierJob(data=job.data, teacher=best_of(teacher_job), output=tmp_path / "amplifier", schedule=SCHEDULE)
+    )
     amplifier = tmp_path / "amplifier" / "weights" / "best.pt"
     before, after = load_detector(best_of(teacher_job)), load_detector(amplifier)
     changed = {
@@ -235,7 +237,8 @@ from edgekd.train.distill.job import DistillJob, DistillTrainer
 from edgekd.train.distill.recipes import Recipe, Schedule
 data, teacher, out = map(Path, sys.argv[1:])
 schedule = Schedule(epochs=1, imgsz=64, batch=4, warmup_epochs=0.0, close_mosaic=0)
-trainer = DistillTrainer(DistillJob(data, "yolo11n.yaml", out, "ds2d2", teacher, recipe=Recipe(schedule=schedule)))
+trainer = DistillTrainer(DistillJob(data=data, student="yolo11n.yaml", output=out, method="ds2d2", teacher=teacher,
+    recipe=Recipe(schedule=schedule)))
 seen = []
 trainer.add_callback("on_train_batch_end", lambda t: seen.extend(t._batch["im_file"]))
 trainer.train()

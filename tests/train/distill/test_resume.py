@@ -49,7 +49,14 @@ def data(tmp_path_factory) -> Path:
 def job(coco_like, data, tmp_path) -> DistillJob:
     """A detector with other classes teaches from and to the weights of COCO."""
     recipe = Recipe(schedule=SCHEDULE, lambda_full=0.0, lambda_high=0.0)
-    return DistillJob(data, str(coco_like), tmp_path / "run", "ds2d2", coco_like, recipe=recipe)
+    return DistillJob(
+        data=data,
+        student=str(coco_like),
+        output=tmp_path / "run",
+        method="ds2d2",
+        teacher=coco_like,
+        recipe=recipe,
+    )
 
 
 def cut(job: DistillJob, epoch: int = 1) -> None:

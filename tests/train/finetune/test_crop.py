@@ -76,7 +76,16 @@ def test_a_run_cut_in_two_equals_one_run(tmp_path: Path) -> None:
 
 def job(folder: Path, **changes: object) -> FinetuneJob:
     data = write_scenes(folder, 4)
-    known = FinetuneJob("crop", data, folder / "run", crop_config(2, 0), images=folder, imgsz=32, batch=4, size="S")
+    known = FinetuneJob(
+        model="crop",
+        data=data,
+        output=folder / "run",
+        config=crop_config(2, 0),
+        images=folder,
+        imgsz=32,
+        batch=4,
+        size="S",
+    )
     return replace(known, **changes)  # type: ignore[arg-type]
 
 

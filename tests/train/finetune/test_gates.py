@@ -105,7 +105,13 @@ def test_retention_is_measured_on_the_original_task(tmp_path: Path) -> None:
     old = write_scenes(tmp_path / "old", n=1)
     config = replace(CONFIG, stages=(Stage(2, 1),))
     job = FinetuneJob(
-        "tinysam", tmp_path / "annotations.json", tmp_path / "run", config, imgsz=64, validation_px=64, keep_data=old
+        model="tinysam",
+        data=tmp_path / "annotations.json",
+        output=tmp_path / "run",
+        config=config,
+        imgsz=64,
+        validation_px=64,
+        keep_data=old,
     )
     said: list[str] = []
     report = run_job(job, lambda *a: None, said.append)
@@ -124,7 +130,14 @@ def test_what_is_kept_of_sam3_is_quality_and_not_agreement(tmp_path: Path) -> No
 
 def test_what_sam3_cannot_use_is_refused(tmp_path: Path) -> None:
     write_scenes(tmp_path)
-    job = FinetuneJob("sam3", tmp_path / "annotations.json", tmp_path / "run", CONFIG, weights=tmp_path, imgsz=448)
+    job = FinetuneJob(
+        model="sam3",
+        data=tmp_path / "annotations.json",
+        output=tmp_path / "run",
+        config=CONFIG,
+        weights=tmp_path,
+        imgsz=448,
+    )
     with pytest.raises(InputError, match="imgsz and validation_px cannot be chosen for SAM3"):
         run_job(replace(job, validation_px=512), lambda *a: None, lambda text: None)
     with pytest.raises(InputError, match="teacher cannot be chosen"):

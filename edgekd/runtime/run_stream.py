@@ -1,0 +1,113 @@
+"""A stream through a chain until it ends: cameras, addresses, tracked videos and watched folders.
+
+source -> frames -> chain -> tracks -> one JSON line per frame, and an overlay video
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekd.errors import InputError
+from edgekd.runtime.chain import Chain
+from edgekd.runtime.results.writer import ResultOptions
+from edgekd.runtime.run import RunOptions, detect_options, run_one
+from edgekd.runtime.sources import Frame
+from edgekd.runtime.stream_files import StreamFiles
+from edgekd.runtime.streams import Stream, summary
+from edgekd.runtime.tracks import Tracks
+from edgekd.runtime.watch import WatchedFolder
+
+Counts = Mapping[str, float | int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamWatch:
+    """Who is told of a stream.
+
+    Attributes:
+        note: told what happens on the way: files that are skipped, an interrupt.
+        finished: told the name of the stream and its numbers at the end, however it ends.
+    """
+
+    note: Callable[[str], None] = lambda line: None
+    finished: Callable[[str, Counts], None] = lambda name, counts: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamWish:
+    """How a stream is run.
+
+    Attributes:
+        files: what is to be written; a stream has lines and an overlay video, and nothing else.
+        track: number the objects, in lines and video.
+        watch: the source is a folder that is being filled.
+        n_threads: CPU threads; None leaves them to the backend.
+    """
+
+    files: ResultOptions
+    track: bool = False
+    watch: bool = False
+    n_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse files that only pictures have.
+
+        Raises:
+            InputError: one is asked for.
+        """
+        for argument in ("json_file", "formats", "preview"):
+            if getattr(self.files, argument):
+                raise InputError(
+                    f"{argument} was given for a stream, which writes NAME.jsonl and an overlay video; leave it out"
+                )
+
+
+def run_stream(
+    bundle: Path, sources: Sequence[str], folder: Path, options: RunOptions, wish: StreamWish, watch: StreamWatch
+) -> None:
+    """Open a bundle and the one source, and run it.
+
+    Raises:
+        InputError: the source cannot be opened or is not alone, or as for `follow`.
+    """
+    if len(sources) > 1:
+        raise InputError(f"{sources[0]} came with {len(sources) - 1} other sources, expected one stream alone")
+    if options.given is not None:
+        raise InputError("boxes were given for a stream, whose frames have no labels; leave them out")
+    with Chain.open(bundle, wish.n_threads) as chain:
+        stream = WatchedFolder(Path(sources[0]), watch.note) if wish.watch else Stream(sources[0])
+        follow(chain, stream, folder, options, wish, watch)
+
+
+def follow(
+    chain: Chain,
+    stream: Stream | WatchedFolder,
+    folder: Path,
+    options: RunOptions,
+    wish: StreamWish,
+    watch: StreamWatch,
+) -> None:
+    """Run a stream to its end or to Ctrl-C; what was finished is kept.
+
+    Raises:
+        InputError: the source falls silent for good, or a class is not the bundle's.
+    """
+    options = replace(options, detect=detect_options(options, chain.manifest.pipeline.class_names))
+    start = time.perf_counter()
+    with stream, StreamFiles(folder, stream.name, stream.fps, wish.files.overlays and stream.has_video) as files:
+        tracks = Tracks(stream.fps, options.detect.confidence) if wish.track else None
+        try:
+            for frame in stream:
+                result = run_one(chain, Frame(stream.name, folder, frame.picture, frame.index), options)
+                seconds = frame.decoded_at if stream.live else frame.index / stream.fps
+                numbers = tracks.update(result.detections, seconds) if tracks else None
+                age_ms = frame.age_ms()
+                stream.counts.ages_ms.append(age_ms)
+                files.add(frame, result, numbers, age_ms)
+        except KeyboardInterrupt:
+            watch.note("stopped; everything up to here is written")
+        finally:
+            watch.finished(stream.name, summary(stream.counts, time.perf_counter() - start))
