@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgekd.data.labels import LabelledPicture
+from edgekd.data.labels import LabelledPicture, draw_mask
 from edgekd.data.read import read_labels
 
 CLASSES = ("disc", "square")
@@ -30,7 +30,7 @@ def write_scenes(folder: Path, n: int = 3, side: int = 128) -> Path:
         for k, name in enumerate(CLASSES):
             x, y, r = side // 4 + k * side // 2, side // 4 + (i % 2) * side // 3, side // 8
             points = np.array(ring(name, x, y, r), np.float32).reshape(-1, 2)
-            cv2.fillPoly(picture, [points.astype(np.int32)], (200, 180 - 60 * k, 90 + 60 * k))
+            picture[draw_mask([points], (side, side)) > 0] = 200, 180 - 60 * k, 90 + 60 * k
             annotations.append(
                 {"id": len(annotations), "image_id": i, "category_id": k, "segmentation": [points.ravel().tolist()]}
             )

@@ -6,8 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.errors import DataError
+from edgekd.errors import BackendUnavailable, DataError
 from edgekd.types import UInt8Array
+
+
+def coco_masks() -> Any:
+    """Return faster-coco-eval's functions for run lengths and polygons.
+
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
+    try:
+        from faster_coco_eval.core import mask
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"faster-coco-eval cannot be imported ({error}); install it with: pip install faster-coco-eval"
+        ) from error
+    return mask
 
 
 def decode_rle(rle: dict[str, Any], size_px: tuple[int, int]) -> UInt8Array:

@@ -172,7 +172,7 @@ def draw_sheet(pictures: Sequence[LabelledPicture], tile_px: int = 320, per_row:
         tile = cv2.resize(read_pixels(picture), (tile_px, tile_px), interpolation=cv2.INTER_AREA)
         scale = tile_px / np.array(picture.size_px[::-1], np.float64)
         for index in range(len(picture)):
-            outlines = [(ring * scale).round().astype(np.int32) for ring in picture.rings(index)]
+            outlines = [(ring * scale - 0.5).round().astype(np.int32) for ring in picture.rings(index)]
             cv2.polylines(tile, outlines, True, COLOURS[int(picture.class_id[index]) % len(COLOURS)], 2)
         tiles.append(np.asarray(tile, np.uint8))
     return grid(tiles, per_row)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.data.labels import LabelledPicture
+from edgekd.data.rle import coco_masks
 from edgekd.errors import BackendUnavailable
 from edgekd.runtime.results.regions import mask_rle
 from edgekd.types import BoolArray, Float32Array, Int32Array, Masks
@@ -110,9 +111,7 @@ def encode_masks(masks: Masks) -> list[Json]:
 
 def encode_labels(picture: LabelledPicture) -> list[Json]:
     """Write a picture's label masks as COCO run lengths; every object must have one."""
-    from faster_coco_eval.core import mask as rle
-
-    encoded = []
+    rle, encoded = coco_masks(), []
     for mask in picture.segmentations:
         if isinstance(mask, list):
             encoded.append(rle.merge(rle.frPyObjects(mask, *picture.size_px)))
@@ -123,8 +122,7 @@ def encode_labels(picture: LabelledPicture) -> list[Json]:
 
 def mask_ious(found: Sequence[Json], truth: Sequence[Json]) -> NDArray[np.float64]:
     """Return the IoU of mask i with label i: (n,)."""
-    from faster_coco_eval.core import mask as rle
-
+    rle = coco_masks()
     pairs = zip(found, truth, strict=True)
     return np.array([float(np.asarray(rle.iou([a], [b], [0])).item()) for a, b in pairs], np.float64)
 

@@ -59,7 +59,7 @@ def _row(chain: Chain, picture: LabelledPicture, score: PictureScore) -> UInt8Ar
         left, top, right, bottom = (round(float(value)) for value in picture.xyxy[index])
         cv2.rectangle(labelled, (left, top), (right, bottom), (0, 220, 0), width_px, cv2.LINE_AA)
         if picture.segmentations[index] is not None:
-            rings = [np.round(ring).astype(np.int32) for ring in picture.rings(index)]
+            rings = [np.round(ring - 0.5).astype(np.int32) for ring in picture.rings(index)]
             cv2.polylines(labelled, rings, True, (0, 255, 255), width_px, cv2.LINE_AA)
     tiles = np.concatenate([_tile(labelled), _tile(overlay(pixels, chain(pixels)))], 1)
     caption = np.zeros((_CAPTION_PX, tiles.shape[1], 3), np.uint8)

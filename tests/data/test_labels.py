@@ -9,10 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from edgekd.data.labels import LabelledPicture, LabelledSet, draw_mask
-from edgekd.data.rle import decode_rle
+from edgekd.data.labels import LabelledPicture, LabelledSet, draw_mask, mask_rings
+from edgekd.data.rle import coco_masks, decode_rle
 from edgekd.errors import DataError
+from edgekd.measure.coco_metrics import encode_labels, mask_ious
 
 RNG = np.random.default_rng(5)
 
@@ -70,6 +74,32 @@ def test_masks_and_outlines_agree() -> None:
     coded = picture_of({"size": [40, 50], "counts": runs})
     np.testing.assert_array_equal(coded.mask(0), mask)
     np.testing.assert_array_equal(draw_mask(coded.rings(0), (40, 50)), mask)
+
+
+def test_training_draws_the_mask_that_evaluation_takes() -> None:
+    rings = []
+    for _ in range(30):
+        centre, radii, turns = RNG.uniform(40, 80, 2), RNG.uniform(15, 40, 9), np.linspace(0, 5.6, 9)
+        rings.append((centre + radii[:, None] * np.stack([np.cos(turns), np.sin(turns)], 1)).astype(np.float32))
+    for ring, other in zip(rings, rings[1:], strict=False):
+        picture = picture_of([ring.ravel().tolist(), other.ravel().tolist()], size_px=(120, 160))
+        ours = coco_masks().encode(np.asfortranarray(picture.mask(0)))
+        assert mask_ious([ours], encode_labels(picture)) == 1
+
+
+def test_corners_are_places_on_the_pixel_grid() -> None:
+    mask = draw_mask([np.array([[4, 6], [20, 6], [20, 30], [4, 30]], np.float32)], (40, 50))
+    expected = np.zeros_like(mask)
+    expected[6:30, 4:20] = 1
+    np.testing.assert_array_equal(mask, expected)
+    beyond = draw_mask([np.array([[-3, -3], [4, -3], [4, 99], [-3, 99]], np.float32)], (6, 7))
+    np.testing.assert_array_equal(beyond, np.repeat([[1, 1, 1, 1, 0, 0, 0]], 6, 0))
+    assert not draw_mask([np.zeros((0, 2), np.float32), np.full((3, 2), 9, np.float32)], (6, 7)).any()
+
+
+@given(arrays(np.uint8, (13, 17), elements=st.integers(0, 1)))
+def test_rings_of_any_mask_are_filled_back(mask: np.ndarray) -> None:
+    np.testing.assert_array_equal(draw_mask(mask_rings(mask), mask.shape), mask)
 
 
 @pytest.mark.filterwarnings("ignore")  # pycocotools itself

@@ -99,7 +99,9 @@ def draw_crop(sample: LabelledPicture, recipe: CropRecipe, rng: np.random.Genera
     scale = frame_px / max(bgr.shape[:2]) * math.exp(rng.uniform(*np.log(recipe.scale_jitter)))
     matrix = _placement(sample, scale, recipe, rng)
     side = recipe.side_px
-    warped = cv2.warpAffine(bgr, matrix, (side, side), flags=cv2.INTER_LINEAR, borderValue=PIXEL_MEAN[::-1])
+    warped = cv2.warpAffine(
+        bgr, _at_centres(matrix), (side, side), flags=cv2.INTER_LINEAR, borderValue=PIXEL_MEAN[::-1]
+    )
     image = _recolour(np.asarray(warped, np.float32), recipe, rng)
     masks = [
         (sample.name_of(i), draw_mask([_apply(matrix, ring) for ring in sample.rings(i)], (side, side)))
@@ -137,6 +139,12 @@ def _placement(
     anchor = linear @ (points.min(axis=0) + points.max(axis=0)) / 2
     target = rng.uniform(0.2, 0.8, size=2) * recipe.side_px
     return np.column_stack([linear, target - anchor]).astype(np.float32)
+
+
+def _at_centres(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same map for OpenCV, which counts pixel centres as whole numbers; labels have them at +0.5."""
+    half = np.array([0.5, 0.5], np.float32)
+    return np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ half - half])
 
 
 def _apply(matrix: NDArray[np.float32], ring: Ring) -> Ring:
