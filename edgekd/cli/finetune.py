@@ -47,7 +47,9 @@ def finetune(
     save_every: Annotated[int, typer.Option(min=1, help="steps between resume files; interrupts save too")] = 100,
     detail: Annotated[float, typer.Option(min=0, help="crop: weight of the masks' Haar detail bands")] = 0.0,
     seed: Annotated[int, typer.Option(help="of split, weights and data order")] = 0,
-    fp32: Annotated[bool, typer.Option("--fp32", help="no bf16 autocast")] = False,
+    fp32: Annotated[
+        bool, typer.Option("--fp32", help="no bf16 autocast; default: bf16 where the device has it")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in the output folder")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the report here as well")] = None,
 ) -> None:
@@ -66,7 +68,7 @@ def finetune(
         model=model,
         data=data,
         output=output,
-        config=replace(config, accumulate=accumulate, amp=not fp32, keep=keep, save_every=save_every),
+        config=replace(config, accumulate=accumulate, amp=False if fp32 else None, keep=keep, save_every=save_every),
         images=images,
         weights=resolve(weights) if weights else None,
         split=split,

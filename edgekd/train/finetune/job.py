@@ -21,7 +21,7 @@ from edgekd.data.read import read_labels
 from edgekd.errors import DataError, InputError, TrainingError
 from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.crops import CropRecipe
-from edgekd.train.finetune.loop import BEST_FILE, FinetuneConfig, SegmenterTask, StepWatch, finetune
+from edgekd.train.finetune.loop import BEST_FILE, FinetuneConfig, SegmenterTask, StepWatch, finetune, with_arithmetic
 
 NWPU_SPLIT = Path(__file__).parents[2] / "data/splits/nwpu_seed0.json"
 VALIDATION_SHARE = 0.2
@@ -135,7 +135,9 @@ def run_job(job: FinetuneJob, on_step: StepWatch, say: Callable[[str], None]) ->
     _say_parts(task, job.config.stages, say)
     if job.keep_data is None and job.weights is not None:
         say("retention is measured on validation pictures of the new task; name pictures of the old one as keep data")
-    report = finetune(task, job.config, job.output, job.resume, on_step)
+    config = with_arithmetic(job.config, next(task.model.parameters()).device)
+    say(f"arithmetic: {'bf16, losses in fp32' if config.amp else 'fp32'}")
+    report = finetune(task, config, job.output, job.resume, on_step)
     report["data"] = {
         "n_train": len(train),
         "validation": [s.path.name for s in validation],

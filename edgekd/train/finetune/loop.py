@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgekd.environment import has_bf16
 from edgekd.errors import Interrupted, TrainingError
 from edgekd.train.checkpoint import STATE_FORMAT, read_state, write_atomically
 from edgekd.train.finetune.averaged import AveragedWeights, Stage, changing_names, fingerprint
@@ -70,7 +71,7 @@ class FinetuneConfig:
         learning_rate: of the heads, after warm-up; falls by cosine to `final_share` of it.
         layer_decay: factor per layer below the top.
         accumulate: micro-batches per step.
-        amp: bf16 autocast; weights and losses stay fp32.
+        amp: bf16 autocast; weights and losses stay fp32. None: where the processor or GPU has bf16 arithmetic.
         ema_decay: of the averaged weights that are validated and kept.
         keep: share of the earlier quality that every kind of prompt must keep.
         save_every: steps between two resume files.
@@ -83,7 +84,7 @@ class FinetuneConfig:
     layer_decay: float = 0.9
     warmup_steps: int = 50
     accumulate: int = 1
-    amp: bool = True
+    amp: bool | None = None
     ema_decay: float = 0.999
     clip_norm: float = 1.0
     seed: int = 0
@@ -98,6 +99,14 @@ class Progress:
     stage_index: int = 0
     step: int = 0
     reports: list[dict[str, Any]] = field(default_factory=list)
+
+
+def with_arithmetic(config: FinetuneConfig, device: torch.device) -> FinetuneConfig:
+    """Return the settings with `amp` decided: as it was chosen, else whether the device has bf16 arithmetic."""
+    if config.amp is not None:
+        return config
+    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return replace(config, amp=on_gpu or (device.type == "cpu" and has_bf16()))
 
 
 def learning_rate_at(step: int, n_steps: int, config: FinetuneConfig) -> float:
@@ -141,6 +150,7 @@ def finetune(
         GateFailed: a stage forgets too much. The state up to then is kept, here and in what follows.
         Interrupted: Ctrl-C or SIGTERM, noticed between two steps.
     """
+    config = with_arithmetic(config, next(task.model.parameters()).device)
     with locked(folder), stop_requests() as is_asked_to_stop:
         run = _Run(task, config, folder)
         before = task.predictions()
@@ -216,7 +226,7 @@ class _Run:
         sums: dict[str, float] = {}
         for _ in range(self.config.accumulate):
             device = next(self.task.model.parameters()).device.type
-            with torch.autocast(device, torch.bfloat16, enabled=self.config.amp):
+            with torch.autocast(device, torch.bfloat16, enabled=bool(self.config.amp)):
                 losses = self.task.step_losses(stage.number, rng)
             if not bool(torch.isfinite(losses["total"])):
                 raise TrainingError(

@@ -17,7 +17,7 @@ from edgekd.models.crop_segmenter import WINDOW_FACTOR, load_crop_segmenter
 from edgekd.train.finetune.crop import crop_config, predict_objects
 from edgekd.train.finetune.crop_data import Augmentation, PictureStore, crop_objects, draw_batch
 from edgekd.train.finetune.job import FinetuneJob, run_job
-from edgekd.train.finetune.loop import finetune
+from edgekd.train.finetune.loop import finetune, with_arithmetic
 
 PLAIN = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -175,3 +175,11 @@ def test_the_network_is_judged_on_true_boxes(tmp_path: Path) -> None:
     found = list(predict_objects(tiny_net(), scenes(tmp_path, 1)[0]))
     assert [mask.class_name for mask in found] == ["disc", "square"]
     assert all(0 <= mask.predicted_iou <= 1 for mask in found)
+
+
+@pytest.mark.parametrize("chosen", [None, True, False])
+@pytest.mark.parametrize("has", [True, False])
+def test_bf16_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, chosen: bool | None, has: bool) -> None:
+    monkeypatch.setattr("edgekd.train.finetune.loop.has_bf16", lambda: has)
+    config = with_arithmetic(replace(crop_config(1, 0), amp=chosen), torch.device("cpu"))
+    assert config.amp is (has if chosen is None else chosen)
