@@ -25,7 +25,7 @@ RangeMethodWish = Literal["auto", "minmax", "percentile", "entropy"]
 LabelForm = Literal["coco", "yolo", "yolo-seg", "yolo-obb", "labelme", "label-studio", "csv"]
 """Forms in which a labelled set can be written."""
 
-DistillMethod = Literal["none", "feature", "ds2d2"]
+DistillMethod = Literal["none", "inherit", "feature", "ds2d2"]
 """How a detector learns: from labels alone, from features, attention and logits, or by DS2D2."""
 
 TrainingPrecision = Literal["fp32", "bf16"]

@@ -38,7 +38,7 @@ def run(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="folder of the run")] = None,
     student: Student = "yolo11n",
     teacher: Teacher = None,
-    method: Annotated[DistillMethod, typer.Option(help="feature: features, attention, logits; none: labels")] = "ds2d2",
+    method: Annotated[DistillMethod, typer.Option(help="inherit: first weights alone; none: labels alone")] = "ds2d2",
     recipe: RecipeName = "default",
     epochs: Epochs = None,
     imgsz: Imgsz = None,

@@ -28,6 +28,7 @@ from edgekd.models.levels import find_levels
 from edgekd.models.teachers import Teacher, detector_teacher, vit_teacher
 from edgekd.train.distill.balance import GradientBalance, TermRow, overshoot, rows_to_csv
 from edgekd.train.distill.feature_cache import FeatureCache, Use
+from edgekd.train.distill.inherit import inherit_weights
 from edgekd.train.distill.objective import Objective
 from edgekd.train.distill.preflight import check_before_training
 from edgekd.train.distill.recipes import Recipe
@@ -44,7 +45,8 @@ class DistillJob:
         data: a data set in Ultralytics' YAML.
         student: a detection checkpoint (.pt) to start from, or an architecture (.yaml) to start from random weights.
         output: folder of the run.
-        method: `none` trains on labels alone: the arm every teacher is compared with.
+        method: `none` trains on labels alone: the arm every teacher is compared with. `inherit` begins with a
+            part of the teacher's weights and then trains on labels alone.
         teacher: a detector (.pt) or a ViT (.safetensors, .pth); None with the method `none`.
         amplifier: from `train_amplifier`, or None.
         recipe: all numbers.
@@ -100,12 +102,24 @@ class DistillTrainer(ReproducibleTrainer):
         names = tuple(str(self.data["names"][index]) for index in range(self.data["nc"]))
         recipe = self.job.recipe
         levels = find_levels(self.model, recipe.levels)
-        objective = Objective(self.job.method, recipe, _load_teacher(self.job, self.device), names)
+        teacher = _load_teacher(self.job, self.device)
+        if teacher is not None and self.state is None and (recipe.start == "teacher" or self.job.method == "inherit"):
+            n_taken = inherit_weights(self.model, _detector_of(teacher))
+            LOGGER.info(f"{n_taken} tensors of the student are evenly spaced channels of {teacher.name}")
+        objective = Objective(self.job.method, recipe, teacher, names)
         objective.cache = _feature_cache(self.job)
-        balance = GradientBalance(objective.lambdas, recipe.target_share, recipe.final_share, recipe.schedule.epochs)
+        n_epochs = recipe.teacher_epochs or recipe.schedule.epochs
+        balance = GradientBalance(objective.lambdas, recipe.target_share, recipe.final_share, n_epochs)
         dtype = torch.bfloat16 if self.job.precision == "bf16" else None
         self.model = DistilledDetector(self.model, levels, objective, balance, dtype).to(self.device)
         self.terms_csv = self.save_dir / "distillation.csv"
+
+    def _model_train(self) -> None:
+        """Start an epoch, with the teacher or after its last one."""
+        super()._model_train()
+        teacher_epochs = self.job.recipe.teacher_epochs
+        if self.wrapper.objective is not None:
+            self.wrapper.objective.is_active = teacher_epochs is None or self.epoch < teacher_epochs
 
     def _setup_train(self) -> None:
         """Build everything, then look before leaping."""
@@ -199,6 +213,12 @@ def _check_job(job: DistillJob) -> None:
     for path in (job.teacher, job.amplifier):
         if path is not None and not path.is_file():
             raise InputError(f"{path} does not exist; give a detector (.pt) or a ViT (.safetensors, .pth)")
+    inherits = job.method == "inherit" or (job.recipe.start == "teacher" and job.method != "none")
+    if inherits and job.student.endswith(".pt"):
+        raise InputError(
+            f"the student is the checkpoint {job.student} and was to begin with the teacher's weights; give an "
+            "architecture (.yaml), or another method with start own in the recipe"
+        )
     if job.resume and not job.resume_file.is_file():
         raise TrainingError(f"{job.resume_file} does not exist; start the run without --resume")
 
@@ -266,6 +286,16 @@ def _feature_cache(job: DistillJob) -> FeatureCache | None:
         "precision": job.precision,
     }
     return FeatureCache(job.feature_cache, facts)
+
+
+def _detector_of(teacher: Teacher) -> Any:
+    """The network of a detector; only such a teacher has weights that a student can begin with."""
+    if not teacher.strides_px:
+        raise InputError(
+            f"the teacher {teacher.name} is a ViT or has other levels than P3, P4 and P5, and the student was to begin "
+            "with its weights; set start to own in the recipe, or give a detector"
+        )
+    return teacher.network
 
 
 def _load_teacher(job: DistillJob, device: torch.device) -> Teacher | None:

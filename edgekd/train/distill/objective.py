@@ -169,6 +169,7 @@ def choose_terms(method: DistillMethod, recipe: Recipe, teacher: Teacher) -> tup
     no_amplifier = None if teacher.amplifier is not None else f"no amplifier was given: {TRAIN_AMPLIFIER}"
     table: dict[str, list[tuple[str, Callable[[BatchView, TeacherView], Tensor], str | None]]] = {
         "none": [],
+        "inherit": [],
         "feature": [
             ("feature", feature_term, None),
             ("attention", attention_term, None),
@@ -191,7 +192,7 @@ def choose_terms(method: DistillMethod, recipe: Recipe, teacher: Teacher) -> tup
             raise TrainingError(f"the recipe has lambda_{name} {factor:g} and {obstacle}; or set that lambda to 0")
         else:
             left_out.append(f"left out: {name} ({obstacle})")
-    if method != "none" and not terms:
+    if method not in ("none", "inherit") and not terms:
         raise TrainingError(
             f"the method {method} has no term left with this recipe and the teacher {teacher.name}; "
             "raise one of its lambdas or give another teacher"
@@ -206,6 +207,7 @@ class Objective:
         terms: in the order of the log.
         remarks: lines for the log on what the teacher cannot teach and what the recipe cannot change.
         cache: of the teacher's maps, or None.
+        is_active: False once the teacher's epochs are over; then every term is 0 and costs nothing.
 
     Raises:
         TrainingError: see `choose_terms`; or the logits of other classes would be compared.
@@ -215,8 +217,9 @@ class Objective:
         self, method: DistillMethod, recipe: Recipe, teacher: Teacher | None, class_names: tuple[str, ...]
     ) -> None:
         self.recipe = recipe
-        self.teacher = teacher if method != "none" else None
+        self.teacher = teacher if method not in ("none", "inherit") else None
         self.cache: FeatureCache | None = None
+        self.is_active = True
         self.terms: list[Term] = []
         self.remarks: list[str] = []
         if self.teacher is None:

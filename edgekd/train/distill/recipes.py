@@ -65,6 +65,12 @@ class Recipe(BaseModel):
         ge=1,
         description="epochs after which the augmentation repeats, so that a cached teacher costs nothing from then on",
     )
+    start: Literal["own", "teacher"] = Field(
+        default="own", description="a student's first weights: its own, or evenly spaced channels of the teacher's"
+    )
+    teacher_epochs: int | None = Field(
+        default=None, ge=1, description="epochs with a teacher; from then on a step costs what labels cost; null: all"
+    )
     grid: Literal["student", "teacher"] = Field(
         default="student", description="whose cells the maps are compared on; the other side is resampled"
     )

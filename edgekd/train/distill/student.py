@@ -110,14 +110,18 @@ class DistilledDetector(DistillationModel):  # type: ignore[misc]
         """One step: forward, projection, the teacher's terms, the labels' loss, and the weights of the terms."""
         assert self.objective is not None
         images, layers = batch["img"], [level.layer for level in self.levels]
-        dtype = self.autocast_dtype
+        dtype, is_taught = self.autocast_dtype, self.objective.is_active and bool(self.term_names)
         with torch.autocast(images.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             with capture(self.student_model, layers) as captured:
                 predictions = self.student_model(images)
-            maps = [captured[layer] for layer in layers]
-            logits = predictions.get("one2many", predictions)["scores"]
-            terms = self.objective.losses(BatchView(batch, maps, self._project(maps), logits, self.objective.recipe))
+            if is_taught:
+                maps = [captured[layer] for layer in layers]
+                logits = predictions.get("one2many", predictions)["scores"]
+                view = BatchView(batch, maps, self._project(maps), logits, self.objective.recipe)
+                terms = self.objective.losses(view)
         detection, items = self.student_model.loss(batch, _in_float32(predictions))
+        if not is_taught:
+            return detection, items, {name: images.new_zeros(()) for name in self.term_names}
         n_pictures = images.shape[0]
         self.balance.observe(detection.sum(), {name: n_pictures * term for name, term in terms.items()}, maps)
         return detection, items, {name: self.balance.weights[name] * term for name, term in terms.items()}

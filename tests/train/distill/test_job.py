@@ -158,6 +158,35 @@ def test_feature_distillation_and_ultralytics_own_entry(job):
     assert sum(shares.values()) - shares["detection"] == pytest.approx(0.1, abs=0.05)
 
 
+def test_a_student_begins_with_its_teachers_weights(job, teacher_job):
+    trainer = DistillTrainer(replace(job, method="inherit"))
+    trainer._setup_train()
+    assert trainer.wrapper.objective.teacher is None and not trainer.wrapper.term_names
+    theirs = load_detector(best_of(teacher_job)).state_dict()
+    for name, tensor in trainer.wrapper.student_model.state_dict().items():
+        torch.testing.assert_close(tensor, theirs[name].to(tensor), rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match="give an architecture"):
+        distill(replace(job, method="inherit", student=str(best_of(teacher_job))))
+
+
+def test_the_teacher_leaves_after_its_epochs(job):
+    recipe = Recipe(schedule=SCHEDULE, start="teacher", teacher_epochs=1)
+    trainer = DistillTrainer(replace(job, recipe=recipe))
+    asked: list[int] = []
+
+    def listen(trainer: DistillTrainer) -> None:
+        teacher = trainer.wrapper.objective.teacher
+        maps_of = teacher.maps_of
+        teacher.maps_of = lambda images: asked.append(trainer.epoch) or maps_of(images)
+
+    trainer.add_callback("on_train_start", listen)
+    trainer.train()
+    assert asked and set(asked) == {0}
+    rows = [row.split(",") for row in (job.output / "distillation.csv").read_text().split()]
+    assert {row[0] for row in rows[1:]} == {"1"}
+    assert len((job.output / "results.csv").read_text().split()) == 3
+
+
 def test_amplifier_trains_the_head_alone_and_feeds_the_stream(job, teacher_job, tmp_path):
     train_amplifier(
         AmplifierJob(data=job.data, teacher=best_of(teacher_job), output=tmp_path / "amplifier", schedule=SCHEDULE)
