@@ -6,8 +6,8 @@
 
 All arms get the seconds that `no_teacher` needs for `--epochs` epochs. First the processor time of one step of every
 arm is measured on one real batch, the arms in turn, the fastest of `--rounds`; from these and from the time of the data
-follow the epochs of each arm, rounded down, so that no teacher gets more seconds than `no_teacher` has. The costs lie
-beside the runs and are measured once. Each run is one line of the JSON-lines file `--runs`, written when it is done, so
+follow the epochs of each arm, rounded to the nearest; the share of the time that an arm has after rounding stands in the
+result. The costs lie beside the runs and are measured once. Each run is one line of the JSON-lines file `--runs`, written when it is done, so
 a cut benchmark goes on where it stopped. The result file holds the complete seeds: accuracy after the last epoch and
 the paired differences from `no_teacher` and from `mse`, with 95 % Student intervals.
 """
@@ -232,15 +232,18 @@ def early_of(arm: str, epochs: int) -> int:
     return max(round(ARMS[arm].early * epochs), 1)
 
 
-def epochs_of(arm: str, costs: dict[str, dict[str, float]], base_epochs: int) -> int:
-    """The most epochs of an arm that cost no more than `base_epochs` without a teacher."""
+def seconds_of(arm: str, costs: dict[str, dict[str, float]], epochs: int) -> float:
+    """Processor seconds per step of an epoch, summed over the epochs of an arm."""
     base, own = costs[BASE]["step"], costs[arm]
-    for epochs in range(base_epochs, 0, -1):
-        n_taught, n_computed = early_of(arm, epochs), views_of(arm, epochs)
-        taught = [own["step"] if epoch < n_computed else own["cached"] for epoch in range(n_taught)]
-        if sum(taught) + (epochs - n_taught) * base <= base_epochs * base * (1 + 1e-9):
-            return epochs
-    return 1
+    n_taught, n_computed = early_of(arm, epochs), views_of(arm, epochs)
+    taught = [own["step"] if epoch < n_computed else own["cached"] for epoch in range(n_taught)]
+    return sum(taught) + (epochs - n_taught) * base
+
+
+def epochs_of(arm: str, costs: dict[str, dict[str, float]], base_epochs: int) -> int:
+    """The epochs of an arm that cost most nearly what `base_epochs` without a teacher cost."""
+    budget = seconds_of(BASE, costs, base_epochs)
+    return min(range(1, base_epochs + 1), key=lambda epochs: abs(seconds_of(arm, costs, epochs) - budget))
 
 
 def read_costs(arms: Sequence[str], options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -360,6 +363,9 @@ def write_report(options: argparse.Namespace) -> None:
         "step_s": json.loads(costs.read_text()) if costs.exists() else {},
         "arms": compare_arms(read_runs(options.runs)),
     }
+    for arm, entry in content["arms"].items():
+        base = seconds_of(BASE, content["step_s"], options.epochs)
+        entry["share_of_time"] = [round(seconds_of(arm, content["step_s"], n) / base, 3) for n in entry["epochs"]]
     path = write_result(options.theme, content, options.output)
     plot_arms(content["arms"], path.with_suffix(".png"))
     print(json.dumps(content["arms"], indent=1))

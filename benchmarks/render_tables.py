@@ -121,15 +121,25 @@ def distill_table() -> str:
         accuracy = " ".join(f"{100 * value:.1f}" for value in arm["map"])
         differences = [points(arm.get(f"map_minus_{other}")) for other in ("no_teacher", "mse")]
         epochs = "-".join(str(number) for number in sorted(set(arm["epochs"])))
+        share = sum(arm["share_of_time"]) / len(arm["share_of_time"])
         seconds = sum(arm["processor_s"]) / len(arm["processor_s"])
-        rows.append([name.replace("_", " "), accuracy, *differences, epochs, f"{seconds:.0f}"])
+        rows.append([name.replace("_", " "), accuracy, *differences, epochs, f"{100 * share:.0f} %", f"{seconds:.0f}"])
     settings = result["settings"]
     note = (
         f"{machine_line(result)} {result['student']} on {result['data']} at {settings['imgsz']} px, "
-        f"batch {settings['batch']}, {settings['precision']}; accuracy after the last epoch; epochs follow from the cost "
-        "of a step, so that all arms have the time of no teacher; in brackets the 95 % interval of the paired difference.\n"
+        f"batch {settings['batch']}, {settings['precision']}; accuracy after the last epoch; epochs follow from the "
+        "cost of a step, so that all arms have the time of no teacher; in brackets the 95 % interval of the paired "
+        "difference.\n"
     )
-    header = ["arm", "mAP50-95 of each seed", "points over no teacher", "over MSE", "epochs", "processor s"]
+    header = [
+        "arm",
+        "mAP50-95 of each seed",
+        "points over no teacher",
+        "over MSE",
+        "epochs",
+        "of the time",
+        "processor s",
+    ]
     return markdown(header, rows) + "\n" + note
 
 

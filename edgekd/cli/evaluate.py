@@ -12,6 +12,7 @@ from edgekd.errors import InputError
 
 if TYPE_CHECKING:
     from edgekd.measure.accuracy import AccuracyReport
+    from edgekd.measure.difference import DifferenceReport
     from edgekd.measure.parity import ParityReport
     from edgekd.measure.robustness import RobustnessReport
 
@@ -40,8 +41,9 @@ def evaluate(
     from edgekd.data.read import read_labels
     from edgekd.measure.accuracy import EvaluateOptions, accuracy_table
     from edgekd.measure.accuracy import evaluate as measure
+    from edgekd.measure.difference import difference_between, difference_lines
     from edgekd.measure.parity import compare_with, parity_table
-    from edgekd.measure.robustness import difference_lines, measure_robustness, robustness_table
+    from edgekd.measure.robustness import measure_robustness, robustness_table
 
     if data is None and (against is None or images is None):
         raise InputError("nothing to measure on: give --data LABELS, or --against BUNDLE with --images DIR")
@@ -55,7 +57,7 @@ def evaluate(
         mask_confidence=mask_confidence,
         tiles=parse_tiles(tile, object_px),
     )
-    reports: list[AccuracyReport | ParityReport | RobustnessReport] = []
+    reports: list[AccuracyReport | DifferenceReport | ParityReport | RobustnessReport] = []
     labels = read_labels(data, images, split, limit) if data else None
     if labels:
         accuracy = measure(bundle, labels, options, tracked("evaluating"), threads)
@@ -67,8 +69,9 @@ def evaluate(
         out.print(robustness_table(conditions))
     if against and labels:
         reference = measure(against, labels, options, tracked("evaluating"), threads)
-        for line in difference_lines(accuracy.pictures, reference.pictures):
-            out.print(line)
+        difference = difference_between(accuracy, reference)
+        reports.append(difference)
+        out.print("\n".join(difference_lines(difference)), highlight=False)
     if against:
         parity = compare_with(against, bundle, labels or images or Path(), limit, tracked("comparing"))
         reports.append(parity)

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
@@ -20,13 +18,12 @@ import edgekd
 from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.environment import Machine, describe_machine
 from edgekd.files import sha256_of
-from edgekd.measure.accuracy import EvaluateOptions, PictureScore, evaluate_chain
+from edgekd.measure.accuracy import EvaluateOptions, evaluate_chain
 from edgekd.measure.conditions import CONDITIONS, Changed, Condition
 from edgekd.runtime.chain import Chain
 from edgekd.types import UInt8Array
 
 DENSE_OBJECTS = 10
-N_RESAMPLED = 10_000
 SHOWN = {"ap": "box AP", "ap_small": "box AP small", "mask_ap": "mask AP", "miou": "mIoU from labels' boxes"}
 Track = Callable[[Sequence[Condition]], Iterable[Condition]]
 
@@ -124,33 +121,3 @@ def robustness_table(report: RobustnessReport) -> Table:
         ]
         table.add_row(row.group, row.name, *cells)
     return table
-
-
-def paired_difference(
-    scores: Sequence[PictureScore], reference: Sequence[PictureScore], seed: int = 0
-) -> dict[str, tuple[float, float, float]]:
-    """Mean difference from a reference over the same pictures, with a 95 % bootstrap interval: mean, low, high.
-
-    Pictures are drawn with replacement, `N_RESAMPLED` times, both sides together. `box_f1` and `miou` where both have
-    them.
-    """
-    theirs = {score.name: score for score in reference}
-    found = {}
-    for measure in ("box_f1", "miou"):
-        pairs = [
-            (getattr(score, measure), getattr(theirs[score.name], measure)) for score in scores if score.name in theirs
-        ]
-        gaps: NDArray[np.float64] = np.array([a - b for a, b in pairs if a is not None and b is not None])
-        if len(gaps):
-            drawn = np.random.default_rng(seed).integers(len(gaps), size=(N_RESAMPLED, len(gaps)))
-            low, high = np.quantile(gaps[drawn].mean(axis=1), (0.025, 0.975))
-            found[measure] = (float(gaps.mean()), float(low), float(high))
-    return found
-
-
-def difference_lines(scores: Sequence[PictureScore], reference: Sequence[PictureScore]) -> list[str]:
-    """Say `paired_difference` in percentage points, one line a measure."""
-    return [
-        f"{measure} per picture, points over the reference: {100 * mean:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
-        for measure, (mean, low, high) in paired_difference(scores, reference).items()
-    ]

@@ -11,9 +11,9 @@ import pytest
 
 from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.measure import robustness
-from edgekd.measure.accuracy import EvaluateOptions, PictureScore
+from edgekd.measure.accuracy import EvaluateOptions
 from edgekd.measure.conditions import CONDITIONS, blurred, compressed, covered, noisy, scaled, turned
-from edgekd.measure.robustness import Row, kept_of, measure_robustness, paired_difference, robustness_table
+from edgekd.measure.robustness import Row, kept_of, measure_robustness, robustness_table
 
 TRIANGLE = [20.0, 10.0, 60.0, 10.0, 20.0, 40.0]
 
@@ -91,20 +91,6 @@ def test_kept_is_relative_to_clean() -> None:
     clean = Row(group="clean", name="", n_images=1, values={"ap": 0.5, "ap_small": 0.0})
     row = Row(group="blur", name="1 px", n_images=1, values={"ap": 0.4, "ap_small": 0.1})
     assert kept_of(row, clean) == {"ap": 0.8}
-
-
-def test_paired_pictures_are_drawn_together() -> None:
-    def score(name: str, f1: float, miou: float | None) -> PictureScore:
-        return PictureScore(name=name, n_objects=1, box_f1=f1, miou=miou)
-
-    base = [score(str(i), 0.1 * (i % 7), None) for i in range(40)]
-    better = [score(s.name, (s.box_f1 or 0) + 0.05, 0.5) for s in base]
-    mean, low, high = paired_difference(better, base)["box_f1"]
-    assert (mean, low, high) == pytest.approx((0.05, 0.05, 0.05))  # the pictures differ, the differences do not
-    mixed = [score(s.name, (s.box_f1 or 0) + 0.2 * (int(s.name) % 2), None) for s in base]
-    mean, low, high = paired_difference(mixed, base)["box_f1"]
-    assert low < mean < high and mean == pytest.approx(0.1) and "miou" not in paired_difference(mixed, base)
-    assert paired_difference(better, [score("other", 1.0, None)]) == {}
 
 
 def test_a_bundle_under_conditions(tmp_path, shipped_bundle, scene, monkeypatch) -> None:
