@@ -6,10 +6,10 @@
 
 All arms get the seconds that `no_teacher` needs for `--epochs` epochs. First the processor time of one step of every
 arm is measured on one real batch, the arms in turn, the fastest of `--rounds`; from these and from the time of the data
-follow the epochs of each arm, rounded to the nearest; the share of the time that an arm has after rounding stands in the
-result. The costs lie beside the runs and are measured once. Each run is one line of the JSON-lines file `--runs`, written when it is done, so
-a cut benchmark goes on where it stopped. The result file holds the complete seeds: accuracy after the last epoch and
-the paired differences from `no_teacher` and from `mse`, with 95 % Student intervals.
+follow the epochs of each arm, rounded to the nearest; what share of the time this is stands in the result. The costs
+lie beside the runs and are measured once. Each run is one line of the JSON-lines file `--runs`, written when it is
+done, so a cut benchmark goes on where it stopped. The result file holds the complete seeds: accuracy after the last
+epoch and the paired differences from `no_teacher` and from `mse`, with 95 % Student intervals.
 """
 
 from __future__ import annotations
