@@ -62,7 +62,7 @@ def paired_difference(
         One difference per name of `MEASURES` that both sides have on at least one picture.
     """
     theirs = {score.name: score for score in reference}
-    found = {}
+    found: dict[str, Difference] = {}
     for measure in MEASURES:
         pairs = [
             (getattr(score, measure), getattr(theirs[score.name], measure)) for score in scores if score.name in theirs
