@@ -7,7 +7,7 @@ clean value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from rich.table import Table
 import edgekd
 from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.environment import Machine, describe_machine
+from edgekd.errors import BackendUnavailable
 from edgekd.files import sha256_of
 from edgekd.measure.accuracy import EvaluateOptions, evaluate_chain
 from edgekd.measure.conditions import CONDITIONS, Changed, Condition
@@ -121,3 +122,39 @@ def robustness_table(report: RobustnessReport) -> Table:
         ]
         table.add_row(row.group, row.name, *cells)
     return table
+
+
+def plot_robustness(reports: Mapping[str, RobustnessReport], path: Path) -> None:
+    """Draw what is kept of the clean values as bars into a PNG or SVG file: a panel per measure, a colour per bundle.
+
+    Args:
+        reports: by the names of the bundles in the legend.
+        path: file to write.
+
+    Raises:
+        BackendUnavailable: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise BackendUnavailable(f"matplotlib is missing ({error}); install it: pip install matplotlib") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    measures = [name for name in SHOWN if any(name in report.rows[0].values for report in reports.values())]
+    conditions = list(dict.fromkeys((row.group, row.name) for report in reports.values() for row in report.rows[1:]))
+    size = (3.2 * len(measures) + 1.5, 0.32 * len(conditions) + 1.2)
+    figure, panels = pyplot.subplots(1, len(measures), sharey=True, figsize=size, layout="constrained", squeeze=False)
+    height = 0.8 / len(reports)
+    for axes, measure in zip(panels[0], measures, strict=True):
+        for index, (name, report) in enumerate(reports.items()):
+            kept = {(row.group, row.name): 100 * row.kept[measure] for row in report.rows if measure in row.kept}
+            places = [conditions.index(condition) + (index + 0.5) * height - 0.4 for condition in kept]
+            axes.barh(places, list(kept.values()), height, label=name)
+        axes.axvline(100, color="black", linewidth=0.8)
+        axes.set_xlabel(f"{SHOWN[measure]}, % of clean")
+    panels[0][0].set_yticks(range(len(conditions)), [" ".join(condition).strip() for condition in conditions])
+    panels[0][0].invert_yaxis()
+    panels[0][-1].legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
