@@ -28,7 +28,9 @@ from edgekd.model_set import (
     kind_fault,
 )
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Format 3 added turned boxes (`pipeline.head.name`); bundles of upright boxes are written as format 2."""
+
 FILE_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_ENGINE_BYTES = 16 << 30
@@ -118,7 +120,7 @@ class Manifest(_Record):
     any number.
     """
 
-    format_version: int = Field(default=FORMAT_VERSION, ge=1)
+    format_version: int = Field(default=2, ge=1)
     kind: Kind = "sam"
     edgekd_version: str
     created: str

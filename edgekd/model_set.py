@@ -82,12 +82,21 @@ class DetectorHead(_Record):
     """How the detector's raw maps become boxes.
 
     `n_coefficients` is how many mask coefficients an anchor of a `yolo-seg` network carries; 0 for a plain detector.
+    `name` is `obb` for turned boxes, whose graph has one more output: `angle_logits`. `angle` says what they are:
+    `sigmoid` stands for an angle of (sigmoid(logit) - 1/4) pi, `radians` for the angle itself.
     """
 
     strides_px: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(min_length=1, max_length=8)
     reg_max: int = Field(ge=1, le=64)
     end2end: bool
     n_coefficients: int = Field(default=0, ge=0, le=256)
+    name: Literal["detect", "obb"] = "detect"
+    angle: Literal["sigmoid", "radians"] = "sigmoid"
+
+    @property
+    def is_oriented(self) -> bool:
+        """Whether boxes are turned."""
+        return self.name == "obb"
 
 
 class Pipeline(_Record):
@@ -236,6 +245,8 @@ def kind_fault(kind: Kind, pipeline: Pipeline, stages: Collection[StageName]) ->
         return f"{'lacks' if kind == 'crop' else 'has'} pipeline.crop, which is for the kind crop"
     if (pipeline.head.n_coefficients > 0) != (kind == "yolo-seg"):
         return f"has {pipeline.head.n_coefficients} in pipeline.head.n_coefficients, which is for the kind yolo-seg"
+    if pipeline.head.is_oriented and kind == "yolo-seg":
+        return "has the head obb, which is for the kinds sam and crop"
     return ""
 
 

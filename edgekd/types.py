@@ -34,23 +34,29 @@ class Detections:
         xyxy: (n, 4) float32, pixels of the picture.
         confidence: (n,) float32, 0..1.
         class_id: (n,) int32, index into the bundle's class names.
+        corners: (n, 4, 2) float32, x and y in px, of turned boxes: left top, right top, right bottom, left bottom of
+            the box before it is turned clockwise. None where boxes are upright. A corner may lie outside the picture;
+            `xyxy` is then the box around the corners, clipped to the picture.
     """
 
     xyxy: Float32Array
     confidence: Float32Array
     class_id: Int32Array
+    corners: Float32Array | None = None
 
     def __post_init__(self) -> None:
-        """Check that the three arrays describe the same boxes.
+        """Check that the arrays describe the same boxes.
 
         Raises:
-            InputError: `xyxy` is not (n, 4), or the lengths differ.
+            InputError: `xyxy` is not (n, 4), `corners` is not (n, 4, 2), or the lengths differ.
         """
         if self.xyxy.ndim != 2 or self.xyxy.shape[1] != 4:
             raise InputError(f"xyxy has shape {self.xyxy.shape}, expected (n, 4): one left, top, right, bottom a row")
         lengths = (len(self.xyxy), len(self.confidence), len(self.class_id))
         if len(set(lengths)) != 1:
             raise InputError(f"xyxy, confidence and class_id have {lengths} rows, expected the same number in each")
+        if self.corners is not None and self.corners.shape != (len(self.xyxy), 4, 2):
+            raise InputError(f"corners has shape {self.corners.shape}, expected ({len(self.xyxy)}, 4, 2)")
 
     def __len__(self) -> int:
         return len(self.xyxy)
@@ -59,7 +65,8 @@ class Detections:
         return f"Detections({len(self)} boxes)"
 
     def __getitem__(self, index: Rows) -> Detections:
-        return Detections(self.xyxy[index], self.confidence[index], self.class_id[index])
+        corners = None if self.corners is None else self.corners[index]
+        return Detections(self.xyxy[index], self.confidence[index], self.class_id[index], corners)
 
     @staticmethod
     def from_boxes(xyxy: Float32Array) -> Detections:

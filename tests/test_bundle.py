@@ -60,13 +60,13 @@ def test_a_whole_bundle_is_read(tmp_path: Path, manifest_json: dict[str, Any]) -
 
 
 def test_damaged_manifests_are_refused(tmp_path: Path, manifest_json: dict[str, Any]) -> None:
-    newer = manifest_json | {"format_version": 3, "future": True}
+    newer = manifest_json | {"format_version": 4, "future": True}
     outside = json.loads(json.dumps(manifest_json))
     outside["stages"]["encoder"]["files"][0]["name"] = "../../etc/passwd"
     lacking = manifest_json | {"stages": {"detector": manifest_json["stages"]["detector"]}}
     cases = [
         ("", "not JSON"), ("[1", "not JSON"), ("[]", "does not describe"), ("{}", "does not describe"),
-        ("[" * 100_000, "not JSON"), (newer, "has format 3"), (outside, "plain file name"),
+        ("[" * 100_000, "not JSON"), (newer, "has format 4"), (outside, "plain file name"),
         (with_pipeline(manifest_json, "detector_input", std=[0, 1, 1]), "a std is 0"),
         (with_pipeline(manifest_json, "detector_input", mean=[float("nan"), 0, 0]), "finite|not JSON"),
         (with_pipeline(manifest_json, "head", strides_px=[]), "strides_px"),

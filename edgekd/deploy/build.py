@@ -202,6 +202,7 @@ def _manifest(
     notes: tuple[str, ...],
 ) -> Manifest:
     return Manifest(
+        format_version=3 if pipeline.head.is_oriented else 2,
         edgekd_version=edgekd.__version__,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         backend=options.backend,

@@ -24,6 +24,7 @@ from edgekd.deploy.onnx_edit import half_storage, no_forbidden_operators
 from edgekd.errors import ModelError
 from edgekd.files import atomic_folder, sha256_of
 from edgekd.graphs import (
+    ANGLE_LOGITS,
     BOX_LOGITS,
     CLASS_LOGITS,
     IMAGES,
@@ -144,11 +145,13 @@ def graphs_of(detector: nn.Module, segmenter: TinySam | None, options: ExportOpt
 
 
 def detector_graph(detector: nn.Module, options: ExportOptions) -> Graph:
-    """Wrap a detector, with or without masks of its own, with an example picture."""
+    """Wrap a detector of upright or turned boxes, or one with masks of its own, with an example picture."""
     picture = torch.rand(2, 3, *options.detector_px, generator=torch.Generator().manual_seed(0))
     batch = Dim("batch", min=1, max=64)
     rows, columns = Dim("rows", min=2, max=256), Dim("columns", min=2, max=256)
     layouts = {BOX_LOGITS: "N 4*reg_max A", CLASS_LOGITS: "N n_classes A"}
+    if facts_of(detector).angle:
+        layouts |= {ANGLE_LOGITS: "N 1 A"}
     if facts_of(detector).n_coefficients:
         layouts |= {MASK_COEFFICIENTS: "N k A", MASK_PROTOTYPES: "NCHW"}
     return Graph(
@@ -276,6 +279,8 @@ def pipeline_of(detector: nn.Module, kind: Kind, options: ExportOptions) -> Pipe
             reg_max=facts.reg_max,
             end2end=facts.end2end,
             n_coefficients=facts.n_coefficients,
+            name="obb" if facts.angle else "detect",
+            angle=facts.angle or "sigmoid",
         ),
         detector_input=ImageInput(
             height_px=options.detector_px[0],

@@ -77,7 +77,7 @@ def export_models(
     from edgekd.models.yolo11n import facts_of, load_detector
 
     detector = weights.resolve(choice.detector)
-    network, masks = load_detector(detector, with_masks=True), None
+    network, masks = load_detector(detector, with_masks=True, oriented=True), None
     sources = {"detector": _source(detector, choice.detector_licence)}
     if facts_of(network).n_coefficients:
         if choice.segmenter != weights.SHIPPED_SEGMENTER:
@@ -138,7 +138,8 @@ def _export_crop(destination: Path, choice: ModelChoice, report: Report) -> Mode
     detector = weights.resolve(choice.detector)
     sources = {"detector": _source(detector, choice.detector_licence), "segmenter": source}
     options = ExportOptions(detector_px=choice.detector_px or (640, 640), half_storage=choice.half_storage)
-    return export_crop_networks(load_detector(detector, with_masks=True), network, sources, destination, options)
+    boxes = load_detector(detector, with_masks=True, oriented=True)
+    return export_crop_networks(boxes, network, sources, destination, options)
 
 
 def _source(file: Path, licence: str) -> Source:

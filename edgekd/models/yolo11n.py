@@ -1,4 +1,4 @@
-"""The detector: any Ultralytics detection or segment checkpoint, read safely, its head cut before the box decoding.
+"""The detector: any Ultralytics detection, OBB or segment checkpoint, read safely, its head cut before the decoding.
 
 A checkpoint goes in; an `nn.Module` whose outputs are the raw head maps comes out. Boxes are decoded by the runtime in
 float32, and only for the anchors above the confidence threshold: a box coordinate of 0 to 640 px has a step of 4 px in
@@ -13,7 +13,7 @@ import pickle
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -38,6 +38,8 @@ class DetectorFacts:
         reg_max: bins of the distance distribution (DFL) per box side; 1 means plain distances in cells.
         end2end: the head is trained one-to-one and needs no non-maximum suppression.
         n_coefficients: mask coefficients per anchor of a segment network; 0 for one that gives boxes alone.
+        angle: of an oriented (OBB) network, what its angle maps hold: logits of a `sigmoid`, or `radians`; None for
+            upright boxes.
     """
 
     class_names: tuple[str, ...]
@@ -45,24 +47,26 @@ class DetectorFacts:
     reg_max: int
     end2end: bool
     n_coefficients: int = 0
+    angle: Literal["sigmoid", "radians"] | None = None
 
 
-def load_detector(path: str | Path, with_masks: bool = False) -> nn.Module:
+def load_detector(path: str | Path, with_masks: bool = False, oriented: bool = False) -> nn.Module:
     """Load an Ultralytics detection checkpoint without running code from it.
 
     Args:
         path: a `.pt` file of YOLO v8, 11 or 26 (any width), as Ultralytics saves it.
         with_masks: a segment network, such as yolo11n-seg.pt, is welcome too.
+        oriented: a network of turned boxes, such as yolo11n-obb.pt, is welcome too.
 
     Returns:
-        The float32 `DetectionModel` or `SegmentationModel` in eval mode, with the exponential moving average of the
-        weights where there is one.
+        The float32 `DetectionModel`, `SegmentationModel` or `OBBModel` in eval mode, with the exponential moving
+        average of the weights where there is one.
 
     Raises:
         ModelError: the file is missing, truncated, of another kind, or holds classes other than torch's and
             Ultralytics' own.
     """
-    from ultralytics.nn.tasks import DetectionModel, SegmentationModel, torch_safe_load
+    from ultralytics.nn.tasks import DetectionModel, OBBModel, SegmentationModel, torch_safe_load
 
     path = Path(path)
     if not path.is_file():
@@ -77,11 +81,12 @@ def load_detector(path: str | Path, with_masks: bool = False) -> nn.Module:
         reason = first_line(error)
         raise ModelError(f"{path} cannot be read as an Ultralytics detection checkpoint: {reason}") from error
     model: Any = checkpoint.get("ema") or checkpoint.get("model") if isinstance(checkpoint, dict) else None
-    if type(model) is not DetectionModel and not (with_masks and type(model) is SegmentationModel):
+    welcome = [DetectionModel, *[SegmentationModel] * with_masks, *[OBBModel] * oriented]
+    if type(model) not in welcome:
         found = "a state dict" if isinstance(checkpoint, dict) and model is None else type(model).__name__
         raise ModelError(
-            f"{path} holds {found}, not an Ultralytics DetectionModel{' or SegmentationModel' if with_masks else ''}; "
-            "give a checkpoint such as yolo11n.pt (pose and OBB models are not supported)"
+            f"{path} holds {found}, not an Ultralytics {' or '.join(kind.__name__ for kind in welcome)}; "
+            "give a checkpoint such as yolo11n.pt"
         )
     detector: nn.Module = model.float().eval()
     for module in detector.modules():
@@ -118,7 +123,15 @@ def facts_of(model: nn.Module) -> DetectorFacts:
     ordered = tuple(str(names[index]) for index in range(len(names)))
     strides = tuple(int(stride) for stride in head.stride)
     n_coefficients = int(head.nm) if hasattr(head, "proto") else 0
-    return DetectorFacts(ordered, strides, int(head.reg_max), bool(head.end2end), n_coefficients)
+    return DetectorFacts(ordered, strides, int(head.reg_max), bool(head.end2end), n_coefficients, _angle_of(head))
+
+
+def _angle_of(head: Any) -> Literal["sigmoid", "radians"] | None:
+    from ultralytics.nn.modules.head import OBB, OBB26
+
+    if not isinstance(head, OBB):
+        return None
+    return "radians" if isinstance(head, OBB26) else "sigmoid"
 
 
 class _RawHead(nn.Module):
@@ -127,12 +140,29 @@ class _RawHead(nn.Module):
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
+        self.angle = self._taken_angle_branch()
         self.f, self.i, self.type = head.f, head.i, head.type
 
+    def _taken_angle_branch(self) -> nn.Module | None:
+        """Move the branch of angles here, so that its layers have a name of their own in recipes."""
+        from ultralytics.nn.modules.head import OBB
+
+        if not isinstance(self.head, OBB):
+            return None
+        name = "one2one_cv4" if self.head.end2end else "cv4"
+        branch: nn.Module = getattr(self.head, name)
+        setattr(self.head, name, None)
+        return branch
+
     def forward(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        from ultralytics.nn.modules.head import Segment26
+        from ultralytics.nn.modules.head import Detect, Segment26
 
         branch = self.head.one2one if self.head.end2end else self.head.one2many
+        if isinstance(self.angle, nn.ModuleList):
+            # The angle as its last convolution gives it: pi times a sigmoid would have coarse steps in bf16.
+            maps = Detect.forward_head(self.head, features, branch["box_head"], branch["cls_head"])
+            angles = [layers(feature).flatten(2) for layers, feature in zip(self.angle, features, strict=True)]
+            return maps["boxes"], maps["scores"], torch.cat(angles, 2)
         maps = self.head.forward_head(features, **branch)
         if "mask_coefficient" not in maps:
             return maps["boxes"], maps["scores"]
@@ -145,7 +175,8 @@ class DetectorGraph(nn.Module):
 
     Input `images` (n, 3, H, W) float32, RGB in 0..1, H and W multiples of the largest stride.
     Outputs `box_logits` (n, 4 * reg_max, A) and `class_logits` (n, n_classes, A) float32, with the A anchors of P3, P4
-    and P5 one after another, row by row. A segment network adds `mask_coefficients` (n, k, A) and `mask_prototypes`
+    and P5 one after another, row by row. An oriented network adds `angle_logits` (n, 1, A) float32. A segment network
+    adds `mask_coefficients` (n, k, A) and `mask_prototypes`
     (n, k, H / 4, W / 4) float32.
     """
 

@@ -1,5 +1,7 @@
 """Raw head maps become boxes: threshold, float32 DFL decoding of the few anchors left, non-maximum suppression.
 
+An oriented head adds an angle per anchor, and suppression compares turned boxes; see `edgekd.runtime.oriented`.
+
 Legend: A anchors of P3, P4, P5 one after another, row by row; n boxes kept.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import cv2
@@ -15,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import InputError
-from edgekd.graphs import BOX_LOGITS, CLASS_LOGITS
+from edgekd.graphs import ANGLE_LOGITS, BOX_LOGITS, CLASS_LOGITS
 from edgekd.model_set import DetectorHead
 from edgekd.runtime.engines import floats
+from edgekd.runtime.oriented import boxes_of, corners_of, enclosing, suppress_turned, to_picture
 from edgekd.runtime.preprocess import Placement
 from edgekd.types import Detections, Float32Array
 
@@ -112,6 +115,7 @@ def decode(
     head: DetectorHead,
     input_px: tuple[int, int],
     options: DetectOptions,
+    angle_logits: Float32Array | None = None,
 ) -> tuple[Detections, NDArray[np.intp]]:
     """Turn raw head maps into boxes in input pixels, before suppression, most confident first.
 
@@ -121,6 +125,7 @@ def decode(
         head: strides and bins.
         input_px: (height, width) of the network's input.
         options: threshold and labels per anchor.
+        angle_logits: (1, A) float32 of an oriented head.
 
     Returns:
         The boxes, and the anchor that gave each of them.
@@ -140,11 +145,29 @@ def decode(
     index, logit, class_id = index[order], logit[order], class_id[order]
     centres, strides = anchors(*input_px, head.strides_px)
     sides = expected_distance(box_logits[:, index].reshape(4, head.reg_max, -1).transpose(2, 0, 1))
-    centre = centres[index]
-    xyxy = np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], 1) * strides[index, None]
-    confidence = 1 / (1 + np.exp(-logit.astype(np.float32)))
-    found = Detections(xyxy.astype(np.float32), confidence.astype(np.float32), class_id.astype(np.int32))
-    return found, index
+    confidence = (1 / (1 + np.exp(-logit.astype(np.float32)))).astype(np.float32)
+    if angle_logits is not None:
+        corners = _turned(centres[index], sides, _angles(angle_logits[0, index], head)) * strides[index, None, None]
+        turned = corners.astype(np.float32)
+        return Detections(enclosing(turned), confidence, class_id.astype(np.int32), turned), index
+    xyxy = np.concatenate([centres[index] - sides[:, :2], centres[index] + sides[:, 2:]], 1) * strides[index, None]
+    return Detections(xyxy.astype(np.float32), confidence, class_id.astype(np.int32)), index
+
+
+def _angles(logits: Float32Array, head: DetectorHead) -> NDArray[np.float64]:
+    """Angles in radians, (n,); those of a sigmoid are from -pi / 4 to 3 pi / 4, as Ultralytics defines them."""
+    values = logits.astype(np.float64)
+    return values if head.angle == "radians" else (1 / (1 + np.exp(-values)) - 0.25) * math.pi
+
+
+def _turned(centres: Float32Array, sides: Float32Array, angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Corners (n, 4, 2) in cells; the distances from an anchor to the sides count along the turned axes."""
+    before, behind = sides[:, :2].astype(np.float64), sides[:, 2:].astype(np.float64)
+    x, y = ((behind - before) / 2).T
+    cos, sin = np.cos(angles), np.sin(angles)
+    centre = centres + np.stack([x * cos - y * sin, x * sin + y * cos], 1)
+    size = np.maximum(before + behind, 0)
+    return corners_of(np.concatenate([centre, size, angles[:, None]], 1))
 
 
 def _logit_limits(options: DetectOptions, n_classes: int) -> NDArray[np.float64]:
@@ -158,7 +181,9 @@ def _logit_limits(options: DetectOptions, n_classes: int) -> NDArray[np.float64]
 def suppress(found: Detections, options: DetectOptions, end2end: bool) -> NDArray[np.intp]:
     """Return the rows of the most confident of the boxes of one class that overlap, at most `max_boxes`."""
     rows = np.arange(len(found))
-    if not end2end and len(found):
+    if not end2end and found.corners is not None:
+        rows = suppress_turned(boxes_of(found.corners), found.class_id, options.iou)
+    elif not end2end and len(found):
         corner, size = found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]
         boxes = np.concatenate([corner, size], 1).astype(np.float64)
         kept = cv2.dnn.NMSBoxesBatched(boxes, found.confidence, found.class_id, 0.0, options.iou)  # type: ignore[arg-type]
@@ -175,7 +200,8 @@ def detect(
     """Turn one picture's detector outputs into boxes in picture pixels.
 
     Args:
-        outputs: `box_logits` (1, 4 * reg_max, A) and `class_logits` (1, n_classes, A).
+        outputs: `box_logits` (1, 4 * reg_max, A), `class_logits` (1, n_classes, A), of an oriented head
+            `angle_logits` (1, 1, A).
         head: how to decode them.
         placement: where the picture lay in the input.
         options: what to keep.
@@ -184,7 +210,16 @@ def detect(
         BundleError: an output holds NaN or infinity.
     """
     box_logits, class_logits = floats(outputs, BOX_LOGITS)[0], floats(outputs, CLASS_LOGITS)[0]
-    found, anchor = decode(box_logits, class_logits, head, placement.input_px, options)
+    angle_logits = floats(outputs, ANGLE_LOGITS)[0] if head.is_oriented else None
+    found, anchor = decode(box_logits, class_logits, head, placement.input_px, options, angle_logits)
     rows = suppress(found, options, head.end2end)
-    kept = Detections(placement.to_picture(found.xyxy[rows]), found.confidence[rows], found.class_id[rows])
-    return Found(kept, anchor[rows], outputs, placement)
+    return Found(_in_picture(found[rows], placement), anchor[rows], outputs, placement)
+
+
+def _in_picture(found: Detections, placement: Placement) -> Detections:
+    if found.corners is None:
+        return replace(found, xyxy=placement.to_picture(found.xyxy))
+    corners = to_picture(found.corners, placement)
+    height, width = placement.picture_px
+    xyxy = enclosing(corners).clip(0, np.array([width, height] * 2, np.float32))
+    return replace(found, xyxy=xyxy, corners=corners)

@@ -133,6 +133,8 @@ def _encode(detections: Detections, masks: Masks | None) -> dict[str, Any]:
         "confidence": detections.confidence.tolist(),
         "class_id": detections.class_id.tolist(),
     }
+    if detections.corners is not None:
+        content["corners"] = detections.corners.tolist()
     if masks is not None:
         content |= {
             "size_px": list(masks.size_px),
@@ -148,6 +150,7 @@ def _decode(content: dict[str, Any]) -> tuple[Detections, Masks | None]:
         np.array(content["xyxy"], np.float32).reshape(-1, 4),
         np.array(content["confidence"], np.float32),
         np.array(content["class_id"], np.int32),
+        np.array(content["corners"], np.float32).reshape(-1, 4, 2) if "corners" in content else None,
     )
     if "windows" not in content:
         return detections, None

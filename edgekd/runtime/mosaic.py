@@ -135,11 +135,14 @@ def collect(results: Iterable[ChainResult], size_px: tuple[int, int]) -> ChainRe
     confidence = np.concatenate([part.confidence for part in detections])
     order = np.argsort(-confidence, kind="stable")
     crops = [crop for row in rows for crop in row.masks.crops]
+    turned = [part.corners for part in detections if part.corners is not None]
+    corners = np.concatenate(turned) if turned else None
     return ChainResult(
         Detections(
             np.concatenate([part.xyxy for part in detections])[order],
             confidence[order],
             np.concatenate([part.class_id for part in detections])[order],
+            None if corners is None else corners[order],
         ),
         Masks(
             size_px,

@@ -103,7 +103,8 @@ def shrink(result: ChainResult, size_px: tuple[int, int]) -> ChainResult:
         for crop, (x, t, r, b) in zip(result.masks.crops, windows, strict=True)
     ]
     found = result.detections
-    detections = Detections((found.xyxy * scale).astype(np.float32), found.confidence, found.class_id)
+    corners = None if found.corners is None else (found.corners * scale[:2]).astype(np.float32)
+    detections = Detections((found.xyxy * scale).astype(np.float32), found.confidence, found.class_id, corners)
     masks = Masks(size_px, windows, crops, result.masks.predicted_iou)
     return replace(result, detections=detections, masks=masks)
 

@@ -2,7 +2,8 @@
 
 Two objects of different tiles are compared where both tiles look: the parts of their boxes, or of their masks, within
 the overlap of the tiles must agree. A box that touches an inner edge of its tile is a piece. A whole object takes the
-pieces of itself in; pieces of an object that no tile sees whole become one box and one mask.
+pieces of itself in; pieces of an object that no tile sees whole become one box and one mask. Turned boxes are compared
+as the polygons that they are; a united one keeps the direction of its most confident piece.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.runtime.oriented import clipped_polygon, enclosing, shared_area, turned_around
 from edgekd.runtime.tiles import Window
 from edgekd.types import BoolArray, Detections, Float32Array, Int32Array, Masks
 
@@ -42,6 +44,7 @@ class _Found:
     window: Int32Array
     crop: BoolArray | None
     predicted_iou: float
+    corners: Float32Array | None = None
 
     @property
     def rank(self) -> float:
@@ -117,7 +120,8 @@ class Seams:
 
     def _link(self, common: Window, mine: list[int], theirs: list[int]) -> None:
         a, b = [self._objects[n] for n in mine], [self._objects[n] for n in theirs]
-        inter, area_a, area_b = _visible_overlap(common, _stack(a), _stack(b))
+        visible = _visible_overlap if a[0].corners is None else _visible_turned_overlap
+        inter, area_a, area_b = visible(common, a, b)
         class_a, class_b = (np.array([found.class_id for found in side]) for side in (a, b))
         cut_a, cut_b = (np.array([found.cut for found in side]) for side in (a, b))
         agree = inter >= SAME_IOU * (area_a[:, None] + area_b[None] - inter)
@@ -208,6 +212,7 @@ def _in_picture(tile: Window, size_px: tuple[int, int], detections: Detections, 
     xyxy = (detections.xyxy + offset.astype(np.float32)).astype(np.float32)
     cut = is_cut(xyxy, tile, size_px)
     windows = masks.windows + offset.astype(np.int32) if masks else np.zeros((len(xyxy), 4), np.int32)
+    corners = None if detections.corners is None else detections.corners + offset[:2].astype(np.float32)
     return [
         _Found(
             xyxy[i],
@@ -217,6 +222,7 @@ def _in_picture(tile: Window, size_px: tuple[int, int], detections: Detections, 
             windows[i],
             masks.crops[i] if masks else None,
             float(masks.predicted_iou[i]) if masks else 0.0,
+            None if corners is None else corners[i],
         )
         for i in range(len(xyxy))
     ]
@@ -232,15 +238,32 @@ def _stack(objects: list[_Found]) -> NDArray[np.float64]:
     return np.stack([found.xyxy for found in objects]).astype(np.float64)
 
 
-def _visible_overlap(
-    common: Window, a: NDArray[np.float64], b: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+_Areas = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def _visible_overlap(common: Window, first: list[_Found], second: list[_Found]) -> _Areas:
     """Areas within the common window: of the intersections (n_a, n_b), of the first (n_a,) and second boxes (n_b,)."""
     low, high = np.array(common[:2] * 2, np.float64), np.array(common[2:] * 2, np.float64)
-    a, b = np.clip(a, low, high), np.clip(b, low, high)
+    a, b = np.clip(_stack(first), low, high), np.clip(_stack(second), low, high)
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     inter = np.clip(sides, 0, None).prod(2)
     return inter, (a[:, 2:] - a[:, :2]).prod(1), (b[:, 2:] - b[:, :2]).prod(1)
+
+
+def _visible_turned_overlap(common: Window, first: list[_Found], second: list[_Found]) -> _Areas:
+    """The same of turned boxes."""
+    upright, _, _ = _visible_overlap(common, first, second)
+    (a, area_a), (b, area_b) = (_visible_polygons(common, side) for side in (first, second))
+    inter = np.zeros(upright.shape)
+    for i, j in zip(*np.nonzero(upright > 0), strict=True):
+        inter[i, j] = shared_area(a[i], b[j])
+    return inter, area_a, area_b
+
+
+def _visible_polygons(common: Window, side: list[_Found]) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+    """What the common window shows of turned boxes: polygons in its pixels, and their areas."""
+    parts = [clipped_polygon(found.corners, common) for found in side if found.corners is not None]
+    return [polygon for polygon, _ in parts], np.array([area for _, area in parts], np.float64)
 
 
 def _masks_agree(common: Window, a: _Found, b: _Found) -> bool:
@@ -269,8 +292,11 @@ def _unite(pieces: list[_Found]) -> _Found:
         return lead
     boxes = np.stack([found.xyxy for found in pieces])
     xyxy = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
+    corners = None
+    if lead.corners is not None:
+        corners = turned_around(lead.corners, [found.corners for found in pieces if found.corners is not None])
     if lead.crop is None:
-        return _Found(xyxy, lead.confidence, lead.class_id, True, lead.window, None, lead.predicted_iou)
+        return _Found(xyxy, lead.confidence, lead.class_id, True, lead.window, None, lead.predicted_iou, corners)
     filled = [found for found in pieces if found.crop is not None and found.crop.size] or [lead]
     windows = np.stack([found.window for found in filled])
     left, top = (int(value) for value in windows[:, :2].min(0))
@@ -284,14 +310,19 @@ def _unite(pieces: list[_Found]) -> _Found:
         areas.append(float(found.crop.sum()) + 1e-9)
     predicted = float(np.average([found.predicted_iou for found in filled], weights=areas))
     window = np.array([left, top, right, bottom], np.int32)
-    return _Found(xyxy, lead.confidence, lead.class_id, True, window, crop, predicted)
+    return _Found(xyxy, lead.confidence, lead.class_id, True, window, crop, predicted, corners)
 
 
 def _assemble(objects: list[_Found], size_px: tuple[int, int]) -> tuple[Detections, Masks | None]:
+    xyxy = np.array([found.xyxy for found in objects], np.float32).reshape(-1, 4)
+    turned = [found.corners for found in objects if found.corners is not None]
+    if turned:
+        xyxy = enclosing(np.stack(turned)).clip(0, np.array([*size_px[::-1]] * 2, np.float32))
     detections = Detections(
-        np.array([found.xyxy for found in objects], np.float32).reshape(-1, 4),
+        xyxy,
         np.array([found.confidence for found in objects], np.float32),
         np.array([found.class_id for found in objects], np.int32),
+        np.stack(turned) if turned else None,
     )
     crops = [found.crop for found in objects if found.crop is not None]
     if len(crops) != len(objects):

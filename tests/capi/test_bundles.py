@@ -61,7 +61,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[EdgekdError], str]] = {
     "manifest is a list": (lambda b: (b / "manifest.json").write_text("[]"), BundleError, "does not describe"),
     "huge manifest": (lambda b: (b / "manifest.json").write_text(" " * (5 << 20)), BundleError, "bytes, expected"),
     "deep manifest": (lambda b: (b / "manifest.json").write_text("[" * 100_000), BundleError, "not JSON"),
-    "newer": (lambda b: edit(b, lambda m: m.update(format_version=3)), BundleError, "format 3"),
+    "newer": (lambda b: edit(b, lambda m: m.update(format_version=4)), BundleError, "format 4"),
     "no decoder": (lambda b: edit(b, lambda m: m["stages"].pop("decoder")), BundleError, "no stage decoder"),
     "path up": (lambda b: edit(b, set_file_name("../x.fake")), BundleError, "plain file name"),
     "absolute path": (lambda b: edit(b, set_file_name("/etc/passwd")), BundleError, "plain file name"),
