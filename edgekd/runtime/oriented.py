@@ -149,7 +149,7 @@ def _areas(quads: Doubles) -> Doubles:
 def _common_areas(a: Doubles, b: Doubles) -> Doubles:
     """Areas that quads a and b (n, 4, 2) share, (n,)."""
     ring, n = _common_rings(a, b)
-    return np.where(n >= 3, _areas(ring), 0.0)
+    return np.asarray(np.where(n >= 3, _areas(ring), 0.0), np.float64)
 
 
 def _common_rings(a: Doubles, b: Doubles) -> tuple[Doubles, NDArray[np.intp]]:
@@ -216,4 +216,4 @@ def turned_around(lead: NDArray[np.floating], corners: Sequence[NDArray[np.float
     along = np.concatenate(corners).astype(np.float64) @ axes.T
     low, high = along.min(0), along.max(0)
     centre = (low + high) / 2 @ axes
-    return corners_of(np.array([[*centre, *(high - low), angle]]))[0].astype(np.float32)
+    return np.asarray(corners_of(np.array([[*centre, *(high - low), angle]]))[0], np.float32)
