@@ -143,7 +143,8 @@ def turned_ious(first: NDArray[np.floating], second: NDArray[np.floating]) -> Do
 
 def _areas(quads: Doubles) -> Doubles:
     following = np.roll(quads, -1, 1)
-    return np.abs((quads[..., 0] * following[..., 1] - following[..., 0] * quads[..., 1]).sum(1)) / 2
+    doubled = (quads[..., 0] * following[..., 1] - following[..., 0] * quads[..., 1]).sum(1)
+    return np.asarray(np.abs(doubled) / 2, np.float64)
 
 
 def _common_areas(a: Doubles, b: Doubles) -> Doubles:
@@ -167,7 +168,7 @@ def _common_rings(a: Doubles, b: Doubles) -> tuple[Doubles, NDArray[np.intp]]:
     order = np.argsort(angle, 1)
     ring = np.take_along_axis(around, order[..., None], 1)
     ring = np.where(np.take_along_axis(valid, order, 1)[..., None], ring, ring[:, :1])
-    return ring + mean[:, None], n
+    return np.asarray(ring + mean[:, None], np.float64), n
 
 
 def _inside(points: Doubles, polygons: Doubles) -> NDArray[np.bool_]:
