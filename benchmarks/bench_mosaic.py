@@ -4,7 +4,9 @@
 
 A mosaic of 12,000 px is laid out of the validation pictures of NWPU VHR-10, the rest of it grey, and written as a
 GeoTIFF. The chain runs the pictures one by one, the mosaic in tiles, and the mosaic shrunk to the detector's input;
-average precision is taken picture by picture in all of them. Each arm of memory and speed has its own process; the arms
+average precision is taken picture by picture in all of them. Every picture is first resized to the tile on its longer
+side, so that the detector sees an object at one scale in both; rows "own size" are the pictures as they come, where the
+scale of a picture alone is its own and that in tiles is not. Each arm of memory and speed has its own process; the arms
 of speed run in turns. Needs `pip install sahi rasterio`.
 """
 
@@ -22,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mosaics import Place, apart, coco_results, lay_out, write_mosaic
+from mosaics import Place, apart, coco_results, lay_out, one_scale, validation_set, write_mosaic
 
-from edgekd.data.labels import LabelledPicture
-from edgekd.data.read import read_labels
+from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.environment import describe_machine, device_slug
 from edgekd.measure import coco_metrics as coco
 from edgekd.measure.accuracy import map_classes
@@ -62,16 +63,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         bundle = build_bundles(work)
-        pictures, places = lay_out(arguments.assets, SIDE_PX)
-        write_mosaic(work / "large.tif", pictures, places, SIDE_PX)
-        write_mosaic(work / "small.tif", *lay_out(arguments.assets, SMALL_PX), SMALL_PX)
+        labels = validation_set(arguments.assets)
+        scaled = one_scale(labels, TILE_PX, work / "pictures")
+        write_mosaic(work / "large.tif", *lay_out(scaled, SIDE_PX), SIDE_PX)
+        write_mosaic(work / "small.tif", *lay_out(scaled, SMALL_PX), SMALL_PX)
         parts = {
-            "accuracy": lambda: accuracy(bundle, work / "large.tif", pictures, places),
+            "accuracy": lambda: accuracy(bundle, work / "large.tif", scaled) | own_size(bundle, work, labels),
             "memory": lambda: memory(work, bundle),
             "speed": lambda: speed(work, arguments.threads),
         }
         for part in arguments.part or parts:
+            load = os.getloadavg()[0]
             report[part] = parts[part]()
+            report.setdefault("load_average_before", {})[part] = load
             print(json.dumps({part: report[part]}, indent=1), flush=True)
             report["holds"] = verdict(report)
             path.write_text(json.dumps(report, indent=1) + "\n")
@@ -94,8 +98,8 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "side_px": SIDE_PX, "tile_px": TILE_PX, "object_px": OBJECT_PX, "ap_confidence": AP_CONFIDENCE,
         "mask_confidence": MASK_CONFIDENCE, "shown_confidence": SHOWN, "memory_side_px": SMALL_PX,
         "speed_tile_px": SPEED_TILE_PX, "speed_overlap_px": SPEED_OVERLAP_PX, "rounds": ROUNDS,
-        "threads": arguments.threads, "statistic": "fastest of the rounds",
-        "models": "shipped detector and crop segmenter, fp32",
+        "threads": arguments.threads, "statistic": "fastest of the rounds", 
+        "pictures": "longer side resized to the tile", "models": "shipped detector and crop segmenter, fp32",
     }  # fmt: skip
 
 
@@ -121,9 +125,27 @@ def build_for_sahi(work: Path) -> None:
     YOLO(work / "detector.pt").export(format="openvino", imgsz=640, verbose=False)
 
 
-def accuracy(bundle: Path, path: Path, pictures: list[LabelledPicture], places: list[Place]) -> dict[str, Any]:
+def own_size(bundle: Path, work: Path, labels: LabelledSet) -> dict[str, Any]:
+    """AP of boxes where every picture has the size it came with."""
+    pictures, places = lay_out(labels, SIDE_PX)
+    write_mosaic(work / "own.tif", pictures, places, SIDE_PX)
+    with Chain.open(bundle) as chain:
+        truth = coco.coco_labels(pictures, map_classes(labels, chain.manifest.pipeline.class_names))
+        windows = open_windows(work / "own.tif")
+        wanted = MosaicOptions(chain_options(AP_CONFIDENCE), TileOptions(TILE_PX, OBJECT_PX), masks=False)
+        arms = {
+            "own size, one by one": one_by_one(chain, pictures, wanted.chain, False),
+            "own size, in tiles": apart(tiled(chain, windows, wanted), pictures, places),
+        }
+        windows.close()
+    return {
+        arm: {"box": coco.average_precision(truth, coco_results(parts, False), "bbox")} for arm, parts in arms.items()
+    }
+
+
+def accuracy(bundle: Path, path: Path, labels: LabelledSet) -> dict[str, Any]:
     """AP of the three ways, and what became of objects at seams."""
-    labels = replace(read_labels(pictures[0].path.parent.parent / "annotations.json"), pictures=tuple(pictures))
+    pictures, places = lay_out(labels, SIDE_PX)
     with Chain.open(bundle) as chain:
         class_of = map_classes(labels, chain.manifest.pipeline.class_names)
         truth = coco.coco_labels(pictures, class_of)
@@ -132,7 +154,7 @@ def accuracy(bundle: Path, path: Path, pictures: list[LabelledPicture], places: 
         report: dict[str, Any] = {
             "n_pictures": len(pictures),
             "n_objects": sum(len(picture) for picture in pictures),
-            "n_tiles": len(choose_grid(windows.size_px, chain.manifest.pipeline.detector_input, tiles)),
+            "n_tiles": len(choose_grid(windows.size_px, chain.manifest.pipeline, tiles)),
         }
         arms = {
             "one by one": lambda options, masks: one_by_one(chain, pictures, options, masks),
@@ -196,7 +218,7 @@ def seams(
     """Count objects that leave twice, and those that a tile sees whole and finds and that do not leave."""
     options = MosaicOptions(ChainOptions(detect=DetectOptions(SHOWN)), TileOptions(TILE_PX, OBJECT_PX), masks=False)
     windows = open_windows(path)
-    grid = choose_grid(windows.size_px, chain.manifest.pipeline.detector_input, options.tiles)
+    grid = choose_grid(windows.size_px, chain.manifest.pipeline, options.tiles)
     with Journal(path.with_suffix(".jsonl"), "seams") as journal:
         result = tiled(chain, windows, options, journal)
         truth = np.concatenate([p.xyxy + np.array(place * 2) for p, place in zip(pictures, places, strict=True)])
@@ -303,7 +325,7 @@ def edgekd_call(arguments: argparse.Namespace, arm: str) -> Any:
 
     def call(picture: np.ndarray) -> tuple[int, int]:
         windows = ArrayWindows(picture)
-        grid = choose_grid(windows.size_px, chain.manifest.pipeline.detector_input, options.tiles)
+        grid = choose_grid(windows.size_px, chain.manifest.pipeline, options.tiles)
         return len(tiled(chain, windows, options)), len(grid)
 
     return call

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from edgekd.data.labels import LabelledPicture
+from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.data.read import read_labels
 from edgekd.measure import coco_metrics as coco
 from edgekd.runtime.sources import read_picture
@@ -17,10 +19,45 @@ from edgekd.types import ChainResult, Detections, Masks
 Place = tuple[int, int]
 
 
-def lay_out(assets: Path, side_px: int) -> tuple[list[LabelledPicture], list[Place]]:
-    """Place the validation pictures on shelves from the top, the tallest first, each once where it fits."""
+def validation_set(assets: Path) -> LabelledSet:
+    """The validation pictures of NWPU VHR-10 and their labels."""
     split = json.loads((Path(__file__).parent.parent / "edgekd/data/splits/nwpu_seed0.json").read_text())
-    labels = read_labels(assets / "data/nwpu_vhr10/annotations.json").only(split["validation"])
+    return read_labels(assets / "data/nwpu_vhr10/annotations.json").only(split["validation"])
+
+
+def one_scale(labels: LabelledSet, longer_px: int, folder: Path) -> LabelledSet:
+    """Write every picture with one longer side, and return its labels at that size.
+
+    The detector shrinks a picture that it gets alone by its longer side, and every tile by the side of the tile: only
+    pictures whose longer side is the tile's are seen at the same scale in both.
+    """
+    folder.mkdir()
+    scaled = []
+    for number, picture in enumerate(labels.pictures):
+        height, width = picture.size_px
+        size_px = tuple(round(side * longer_px / max(height, width)) for side in (height, width))
+        shrinks = longer_px < max(height, width)
+        pixels = cv2.resize(
+            read_picture(picture.path), size_px[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
+        path = folder / f"{number:03d}.png"
+        cv2.imwrite(str(path), pixels)
+        x, y = size_px[1] / width, size_px[0] / height
+        scaled.append(
+            replace(
+                picture, path=path, size_px=size_px, xyxy=(picture.xyxy * [x, y, x, y]).astype(np.float32),
+                area_px=picture.area_px * x * y, segmentations=tuple(_scaled(m, x, y) for m in picture.segmentations),
+            )
+        )  # fmt: skip
+    return replace(labels, pictures=tuple(scaled))
+
+
+def _scaled(rings: Any, x: float, y: float) -> Any:
+    return [(np.array(ring).reshape(-1, 2) * [x, y]).ravel().tolist() for ring in rings]
+
+
+def lay_out(labels: LabelledSet, side_px: int) -> tuple[list[LabelledPicture], list[Place]]:
+    """Place pictures on shelves from the top, the tallest first, each once where it fits."""
     queue = sorted(labels.pictures, key=lambda picture: -picture.size_px[0])
     pictures, places = [], []
     left = top = shelf = 0

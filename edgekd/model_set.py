@@ -103,11 +103,14 @@ class Pipeline(_Record):
     """Everything the runtime must know beside the engines themselves.
 
     `encoder_input` and `prompt` describe the kind `sam`, `crop` the kind `crop`; they are None in the others.
+    `trained_scale` is the scale at which the detector knows its objects, in pixels of its input per pixel of a picture:
+    the side of its training input by the median longer side of its training pictures. None where nobody recorded it.
     """
 
     class_names: tuple[str, ...]
     head: DetectorHead
     detector_input: ImageInput
+    trained_scale: float | None = Field(default=None, gt=0, le=64)
     encoder_input: ImageInput | None = None
     prompt: Prompt | None = None
     crop: CropInput | None = None

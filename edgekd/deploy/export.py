@@ -291,6 +291,7 @@ def pipeline_of(detector: nn.Module, kind: Kind, options: ExportOptions) -> Pipe
             std=(255.0, 255.0, 255.0),
             pad=DETECTOR_PAD,
         ),
+        trained_scale=facts.trained_scale,
         encoder_input=encoder_input if kind == "sam" else None,
         prompt=options.prompt if kind == "sam" else None,
     )

@@ -149,7 +149,10 @@ def export_shipped(name: str, output: Path) -> None:
     if name == SHIPPED_SEGMENTER:
         save_tinysam(shipped_segmenter(), output)
     else:
-        save_detector(shipped_detector(), output, read_model_set(default_models()).stages["detector"].source.licence)
+        shipped = read_model_set(default_models())
+        detector = shipped_detector()
+        detector.trained_scale = shipped.pipeline.trained_scale  # type: ignore[assignment]
+        save_detector(detector, output, shipped.stages["detector"].source.licence)
 
 
 def verify(weights: Weights) -> bool:

@@ -28,6 +28,10 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
+MAX_SCALE = 64.0
+"""A recorded scale beyond this is not believed."""
+
+
 @dataclass(frozen=True)
 class DetectorFacts:
     """What the runtime has to know of a detector to decode its outputs.
@@ -40,6 +44,7 @@ class DetectorFacts:
         n_coefficients: mask coefficients per anchor of a segment network; 0 for one that gives boxes alone.
         angle: of an oriented (OBB) network, what its angle maps hold: logits of a `sigmoid`, or `radians`; None for
             upright boxes.
+        trained_scale: pixels of the training input per pixel of a training picture; None where nobody recorded it.
     """
 
     class_names: tuple[str, ...]
@@ -48,6 +53,7 @@ class DetectorFacts:
     end2end: bool
     n_coefficients: int = 0
     angle: Literal["sigmoid", "radians"] | None = None
+    trained_scale: float | None = None
 
 
 def load_detector(path: str | Path, with_masks: bool = False, oriented: bool = False) -> nn.Module:
@@ -123,7 +129,10 @@ def facts_of(model: nn.Module) -> DetectorFacts:
     ordered = tuple(str(names[index]) for index in range(len(names)))
     strides = tuple(int(stride) for stride in head.stride)
     n_coefficients = int(head.nm) if hasattr(head, "proto") else 0
-    return DetectorFacts(ordered, strides, int(head.reg_max), bool(head.end2end), n_coefficients, _angle_of(head))
+    scale = getattr(model, "trained_scale", None)
+    known = float(scale) if isinstance(scale, float) and 0 < scale <= MAX_SCALE else None
+    end2end, angle = bool(head.end2end), _angle_of(head)
+    return DetectorFacts(ordered, strides, int(head.reg_max), end2end, n_coefficients, angle, known)
 
 
 def _angle_of(head: Any) -> Literal["sigmoid", "radians"] | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd.model_set import ImageInput
+from edgekd.model_set import ImageInput, Pipeline
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.journal import Journal
 from edgekd.runtime.mosaic import MosaicOptions, TileReport, collect, journal_key, run_mosaic
@@ -87,7 +87,7 @@ def run_large(
     if options.tile == "off":
         tiles = TileOptions(max(64, *size_px), 0)
     mosaic = MosaicOptions(chain=replace(chain_options, masks=True), tiles=tiles, masks=chain_options.masks)
-    line = describe_tiles(large, chain.manifest.pipeline.detector_input, tiles)
+    line = describe_tiles(large, chain.manifest.pipeline, tiles)
     if line:
         watch.note(line)
     broken = []
@@ -109,18 +109,27 @@ def run_large(
     return result, f"{len(broken)} of {first.n_tiles} tiles of {large.path} could not be read (first: {first.reason})"
 
 
-def describe_tiles(large: Large, spec: ImageInput, tiles: TileOptions) -> str:
-    """Say into which tiles a picture is cut; "" when it is one."""
+def describe_tiles(large: Large, pipeline: Pipeline, tiles: TileOptions) -> str:
+    """Say into which tiles a picture is cut, and why of that side; "" when it is one."""
     height, width = large.windows.size_px
-    grid = choose_grid((height, width), spec, tiles)
+    grid, spec = choose_grid((height, width), pipeline, tiles), pipeline.detector_input
     if len(grid) == 1:
         return ""
     shrink = calls_for_tiles((height, width), spec)
     larger = f", {shrink:.1f} times the detector's input of {spec.width_px}x{spec.height_px}" if shrink else ""
     return (
         f"{large.path} is {width}x{height} px{larger}: run as {len(grid)} tiles of {grid.tile_px} px that "
-        f"overlap by at least {grid.overlap_px} px (--tile off shrinks it instead)"
+        f"overlap by at least {grid.overlap_px} px{_why(pipeline, tiles)} (--tile off shrinks it instead)"
     )
+
+
+def _why(pipeline: Pipeline, tiles: TileOptions) -> str:
+    """Say where the side of a tile comes from, unless a person chose it."""
+    if tiles.tile_px is not None:
+        return ""
+    if pipeline.trained_scale is None:
+        return "; the scale of the detector's training is not recorded, so its input is the tile: compare other sides"
+    return f"; the detector was trained on pictures shrunk to {pipeline.trained_scale:.2f} of their size"
 
 
 def _is_tiled(windows: Windows, spec: ImageInput, options: LargeOptions) -> bool:

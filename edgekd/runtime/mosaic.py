@@ -108,14 +108,15 @@ def run_mosaic(
             left out.
     """
     options = options or MosaicOptions()
-    grid = choose_grid(picture.size_px, chain.manifest.pipeline.detector_input, options.tiles)
+    grid = choose_grid(picture.size_px, chain.manifest.pipeline, options.tiles)
     seams = Seams(picture.size_px)
     per_row, names = len(grid.lefts_px), chain.manifest.pipeline.class_names
     for index, (window, outcome) in enumerate(_outcomes(chain, picture, grid, options, journal)):
         detections, masks, state, reason = outcome
         if journal is not None and state in ("run", "empty"):
             journal.add(index, detections, masks)
-        seams.add(window, detections, masks)
+        if state != "broken":
+            seams.add(window, detections, masks)
         report(TileReport(index, len(grid), window, len(detections), state, reason))
         if (index + 1) % per_row == 0:
             row = (index + 1) // per_row

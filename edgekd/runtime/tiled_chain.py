@@ -53,7 +53,7 @@ class TiledChain:
 
     def _segment(self, picture: UInt8Array, options: ChainOptions, boxes: Float32Array) -> ChainResult:
         size_px = picture.shape[0], picture.shape[1]
-        grid = choose_grid(size_px, self.manifest.pipeline.detector_input, self._tiles)
+        grid = choose_grid(size_px, self.manifest.pipeline, self._tiles)
         tiles, chosen = list(grid), best_tiles(grid, boxes)
         windows = np.zeros((len(boxes), 4), np.int32)
         crops: list[BoolArray] = [np.zeros((0, 0), np.bool_)] * len(boxes)

@@ -5,6 +5,7 @@ A window is (left, top, right, bottom) in pixels of the picture, right and botto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import InputError
-from edgekd.model_set import ImageInput
+from edgekd.model_set import ImageInput, Pipeline
 from edgekd.types import Int32Array
 
 Window = tuple[int, int, int, int]
@@ -27,13 +28,17 @@ OVERLAP = 0.25
 
 MIN_TILE_PX = 64
 
+TILE_STEP_PX = 32
+"""A side that is computed is rounded up to a multiple of this."""
+
 
 @dataclass(frozen=True)
 class TileOptions:
     """How a picture is cut.
 
     Attributes:
-        tile_px: side of a tile in pixels of the picture; None takes the detector's input: a pixel stays a pixel.
+        tile_px: side of a tile in pixels of the picture; None takes the side that the detector was trained for, see
+            `trained_tile_px`.
         object_px: longer side of the largest usual object; tiles overlap by this much, so that one tile sees it whole.
             Larger objects are put together from their pieces. None takes a quarter of the tile.
     """
@@ -107,19 +112,30 @@ class TileGrid:
             yield from self.row(index)
 
 
-def choose_grid(size_px: tuple[int, int], detector_input: ImageInput, options: TileOptions | None = None) -> TileGrid:
+def trained_tile_px(pipeline: Pipeline) -> int:
+    """Return the side of a tile that shows objects at the scale of the detector's training.
+
+    It is the shorter side of the detector's input by `trained_scale`, and the input's own side where that is unknown.
+    """
+    side_px = min(pipeline.detector_input.height_px, pipeline.detector_input.width_px)
+    if pipeline.trained_scale is None:
+        return side_px
+    return max(MIN_TILE_PX, math.ceil(side_px / pipeline.trained_scale / TILE_STEP_PX) * TILE_STEP_PX)
+
+
+def choose_grid(size_px: tuple[int, int], pipeline: Pipeline, options: TileOptions | None = None) -> TileGrid:
     """Choose tiles for a picture of (height, width) and a detector.
 
     Args:
         size_px: of the picture.
-        detector_input: its shorter side is the tile where `options` name none.
+        pipeline: of the bundle; it tells the tile where `options` name none.
         options: see there.
 
     Raises:
         InputError: the objects are not smaller than the tile.
     """
     options = options or TileOptions()
-    tile_px = options.tile_px or min(detector_input.height_px, detector_input.width_px)
+    tile_px = options.tile_px or trained_tile_px(pipeline)
     overlap_px = round(OVERLAP * tile_px) if options.object_px is None else options.object_px
     return TileGrid(size_px, tile_px, overlap_px)
 

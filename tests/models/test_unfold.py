@@ -14,10 +14,12 @@ pytest.importorskip("ultralytics")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
+from edgekd.deploy.export import ExportOptions, pipeline_of
 from edgekd.errors import BackendUnavailable, InputError, ModelError
+from edgekd.model_set import read_model_set
 from edgekd.models import unfold, weights
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD, PromptDecoder, TinySam, load_tinysam
-from edgekd.models.yolo11n import DetectorGraph, load_detector
+from edgekd.models.yolo11n import DetectorGraph, facts_of, load_detector
 from edgekd.package_files import default_models
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
@@ -31,6 +33,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, file in found.items():
         weights.export_shipped(name, file)
     return found
+
+
+def test_the_scale_of_the_training_stays_with_the_weights(files: dict[str, Path]) -> None:
+    detector = load_detector(files[weights.SHIPPED_DETECTOR])
+    recorded = read_model_set(default_models()).pipeline.trained_scale
+    assert recorded == 0.678 and facts_of(detector).trained_scale == recorded
+    assert pipeline_of(detector, "sam", ExportOptions()).trained_scale == recorded
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ def test_families_load_and_keep_their_outputs(config: str, tmp_path: Path) -> No
     facts = facts_of(loaded)
     assert facts.class_names == ("ship", "tank")
     assert facts.strides_px == (8, 16, 32)
+    assert facts.trained_scale is None
     picture = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         boxes, scores = DetectorGraph(loaded)(picture)

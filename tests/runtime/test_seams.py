@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,30 @@ def scattered(side_px: int, seed: int) -> np.ndarray:
     y, x = np.mgrid[5 : SIZE[0] - step : step, 5 : SIZE[1] - step : step]
     corner = np.stack([x.ravel(), y.ravel()], 1) + rng.integers(0, 20, (x.size, 2))
     return np.concatenate([corner, corner + side_px], 1).astype(np.float64)
+
+
+def alone(xyxy: tuple[float, ...], tile: Window) -> Detections:
+    box = np.array([xyxy], np.float32) - np.array(tile[:2] * 2, np.float32)
+    return Detections(box, np.array([0.9], np.float32), np.zeros(1, np.int32))
+
+
+def test_a_piece_that_another_tile_has_wholly_in_view_needs_that_tile() -> None:
+    left, right = (0, 0, 400, 400), (300, 0, 700, 400)
+    piece, whole = (330.0, 50.0, 399.0, 90.0), (330.0, 50.0, 450.0, 90.0)
+    nothing = Detections.from_boxes(np.zeros((0, 4), np.float32))
+
+    def found(seen_right: Detections | None, box: tuple[float, ...] = piece) -> np.ndarray:
+        seams = Seams(SIZE)
+        seams.add(left, alone(box, left), None)
+        if seen_right is not None:  # None: the tile could not be read
+            seams.add(right, seen_right, None)
+        return seams.take()[0].xyxy
+
+    assert len(found(nothing)) == 0
+    np.testing.assert_array_equal(found(None), [piece])
+    np.testing.assert_array_equal(found(nothing, (250.0, 50.0, 399.0, 90.0)), [(250.0, 50.0, 399.0, 90.0)])
+    weak = replace(alone(whole, right), confidence=np.array([0.3], np.float32))
+    np.testing.assert_array_equal(found(weak), [whole])
 
 
 @pytest.mark.parametrize("side_px", [12, 40, 97])

@@ -97,6 +97,14 @@ class LabelledDataset(YOLODataset):  # type: ignore[misc]
             self.ims[oldest] = self.im_hw0[oldest] = self.im_hw[oldest] = None
 
 
+def trained_scale(labels: LabelledSet, imgsz: int) -> float:
+    """Return the pixels of the input per pixel of a picture, for the median longer side of the pictures.
+
+    A bundle carries it on, so that large pictures are cut into tiles of the scale that the detector knows.
+    """
+    return float(imgsz / np.median([max(picture.size_px) for picture in labels.pictures]))
+
+
 def _label_of(file: str, picture: LabelledPicture, outlined: bool) -> dict[str, Any]:
     size = np.array(picture.size_px[::-1], np.float64)
     corners = picture.xyxy.astype(np.float64).reshape(-1, 2, 2) / size

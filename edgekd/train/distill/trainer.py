@@ -38,7 +38,7 @@ from edgekd.train.checkpoint import (
     student_weights,
     write_atomically,
 )
-from edgekd.train.distill.dataset import LabelledDataset, describe_dataset
+from edgekd.train.distill.dataset import LabelledDataset, describe_dataset, trained_scale
 from edgekd.train.distill.feature_cache import view_keys
 from edgekd.train.distill.recipes import Schedule
 from edgekd.train.run_folder import restore_log, set_aside
@@ -233,6 +233,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
     def save_model(self) -> bool:
         """Write `last.pt`, `best.pt` when it is the best, and `resume.pt` last."""
         student = getattr(self.ema.ema, "student_model", self.ema.ema)
+        student.trained_scale = trained_scale(self.labels["train"], self.args.imgsz)
         content = plain_checkpoint(student, vars(self.args), {**self.metrics, "fitness": self.fitness})
         write_atomically(self.last, content)
         if self.best_fitness == self.fitness:

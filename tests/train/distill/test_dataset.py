@@ -119,6 +119,8 @@ def test_ultralytics_sees_a_description_without_code(tmp_path: Path, monkeypatch
 
 
 def test_a_run_with_download_trains_and_runs_nothing(tmp_path: Path) -> None:
+    from edgekd.data.read import read_labels
+    from edgekd.models.yolo11n import facts_of, load_detector
     from edgekd.train.distill.job import DistillJob, distill
     from edgekd.train.distill.recipes import Recipe, Schedule
 
@@ -127,7 +129,9 @@ def test_a_run_with_download_trains_and_runs_nothing(tmp_path: Path) -> None:
     path.write_text(text + f"download: from pathlib import Path; Path({str(tmp_path / 'ran')!r}).touch()\n")
     recipe = Recipe(schedule=Schedule(epochs=1, imgsz=SIDE_PX, batch=2))
     distill(DistillJob(data=path, student="yolo11n.yaml", output=tmp_path / "run", recipe=recipe))
-    assert (tmp_path / "run" / "weights" / "best.pt").is_file()
+    trained = load_detector(tmp_path / "run" / "weights" / "best.pt")
+    longer_px = max(read_labels(path).pictures[0].size_px)
+    assert facts_of(trained).trained_scale == pytest.approx(SIDE_PX / longer_px)
     assert not (tmp_path / "ran").exists()
 
 
