@@ -1,21 +1,16 @@
 """The implicit stream of DS2D2: what a frozen head predicts from the student's maps and from the teacher's.
 
-Predictions of both come in, a scalar goes out. One form for dense heads (RetinaNet, YOLO), one for region heads (Faster
-R-CNN). A teacher without a detection head, such as a ViT, has no implicit stream.
+Predictions of both come in, a scalar goes out, for dense heads (RetinaNet, YOLO). A teacher without a detection head,
+such as a ViT, has no implicit stream.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
-from edgekd.losses.ds2d2 import Reading
 from edgekd.losses.logits import quality_focal
-
-ROI_TEMPERATURE = 3.0
-ROI_CLASS_WEIGHT = 0.5
 
 
 def decode_distances(box_logits: Tensor, anchors: Tensor, strides_px: Tensor) -> Tensor:
@@ -70,40 +65,3 @@ def angle_implicit_loss(student_angles: Tensor, teacher_angles: Tensor, confiden
     """
     gap = 0.5 * (1.0 - torch.cos(2.0 * (student_angles.float() - teacher_angles.detach().float())))
     return (confidence * gap).sum() / confidence.sum().clamp(min=1.0)
-
-
-def region_implicit_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    student_deltas: Tensor,
-    teacher_deltas: Tensor,
-    background: int,
-    reading: Reading = "fixed",
-) -> Tensor:
-    """Region heads: 0.5 T^2 KL(p_T || p_S) at T = 3, plus L1 on the box deltas of the teacher's best class.
-
-    Args:
-        student_logits: (n, n_classes + 1) of the frozen region head on the student's regions.
-        teacher_logits: the same on the teacher's.
-        student_deltas: (n, n_foreground, 4) box deltas, the classes as in the logits, without background.
-        teacher_deltas: the same on the teacher's.
-        background: column of the background class (torchvision 0, mmdetection the last).
-        reading: `faithful` multiplies the class term by n, as the published code does by passing the average factor
-            where the weight is expected.
-
-    Returns:
-        A float32 scalar.
-    """
-    log_student = F.log_softmax(student_logits.float() / ROI_TEMPERATURE, dim=1)
-    soft_teacher = F.softmax(teacher_logits.detach().float() / ROI_TEMPERATURE, dim=1)
-    per_region = F.kl_div(log_student, soft_teacher, reduction="none").sum(dim=1)
-    class_term = ROI_CLASS_WEIGHT * ROI_TEMPERATURE**2 * per_region.mean()
-    if reading == "faithful":
-        class_term = class_term * student_logits.shape[0]
-
-    probability = F.softmax(teacher_logits.detach().float(), dim=1)
-    foreground = torch.cat((probability[:, :background], probability[:, background:][:, 1:]), dim=1)
-    weight, best = foreground.max(dim=1)
-    rows = torch.arange(best.shape[0], device=best.device)
-    gap = (student_deltas[rows, best].float() - teacher_deltas[rows, best].detach().float()).abs().sum(dim=1)
-    return class_term + (weight * gap).sum() / (4.0 * weight.sum()).clamp(min=1e-9)

@@ -12,7 +12,6 @@ from edgekd.losses.implicit import (
     angle_implicit_loss,
     decode_distances,
     dense_implicit_loss,
-    region_implicit_loss,
 )
 
 NO_BOX = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
@@ -154,34 +153,10 @@ def test_boxes_count_as_much_as_the_teacher_is_sure():
     assert second == pytest.approx(0.0, abs=1e-6) and first == pytest.approx(0.5, abs=1e-6)
 
 
-def test_region_classes_by_hand():
-    student, teacher = torch.zeros(2, 2), torch.tensor([[3 * np.log(3.0), 0.0], [0.0, 0.0]], dtype=torch.float32)
-    value = region_implicit_loss(student, teacher, torch.zeros(2, 1, 4), torch.zeros(2, 1, 4), background=1).item()
-    divergence = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)  # at T = 3: 3/4 1/4 against 1/2 1/2
-    assert value == pytest.approx(0.5 * 9 * divergence / 2, rel=1e-5)
-
-
 def test_angles_are_equal_after_half_a_turn():
     zero, one = torch.zeros(1), torch.ones(1)
     assert angle_implicit_loss(zero, zero + torch.pi, one).item() == pytest.approx(0.0, abs=1e-6)
     assert angle_implicit_loss(zero, zero + torch.pi / 2, one).item() == pytest.approx(1.0)
-
-
-def test_region_loss_ignores_the_background_columns_deltas():
-    logits = torch.tensor([[0.0, 0.0, 20.0]])
-    deltas = torch.zeros(1, 2, 4)
-    other = deltas.clone()
-    other[0, 0] = 9.0  # the class that the teacher does not believe in
-    assert region_implicit_loss(logits, logits, deltas, other, background=0).item() == pytest.approx(0.0, abs=1e-5)
-    other[0, 1] = 1.0
-    assert region_implicit_loss(logits, logits, deltas, other, background=0).item() == pytest.approx(1.0, abs=1e-5)
-
-
-def test_faithful_region_loss_counts_the_regions():
-    student, teacher, deltas = torch.randn(7, 4), torch.randn(7, 4), torch.zeros(7, 3, 4)
-    fixed = region_implicit_loss(student, teacher, deltas, deltas, background=3)
-    faithful = region_implicit_loss(student, teacher, deltas, deltas, 3, "faithful")
-    torch.testing.assert_close(faithful, 7 * fixed)
 
 
 def test_retinanet_head_as_full_frequency_amplifier():
@@ -212,23 +187,6 @@ def test_retinanet_head_as_full_frequency_amplifier():
         coder.decode_single(theirs["bbox_regression"][0], boxes),
     )
     loss.backward()
-    _assert_student_alone_learns(backbones["resnet18"], head)
-
-
-def test_faster_rcnn_head_as_amplifier():
-    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-    from torchvision.ops import MultiScaleRoIAlign
-
-    backbones = {name: _fpn(name) for name in ("resnet18", "resnet101")}
-    head = nn.Sequential(TwoMLPHead(256 * 49, 64), FastRCNNPredictor(64, 21)).eval().requires_grad_(False)
-    pool = MultiScaleRoIAlign(["0", "1", "2"], 7, 2)
-    regions = [torch.tensor([[4.0, 4.0, 40.0, 40.0], [10.0, 20.0, 30.0, 60.0]])]
-    images = torch.rand(1, 3, 64, 64)
-    ours = head(pool(backbones["resnet18"](images), regions, [(64, 64)]))
-    with torch.no_grad():
-        theirs = head(pool(backbones["resnet101"](images), regions, [(64, 64)]))
-    deltas = [part[1].view(2, 21, 4)[:, 1:] for part in (ours, theirs)]
-    region_implicit_loss(ours[0], theirs[0], *deltas, background=0).backward()
     _assert_student_alone_learns(backbones["resnet18"], head)
 
 

@@ -1,27 +1,37 @@
 """Do the tests notice a wrong line? Every mutant of `mutants.json` is put into a copy of the package and tested.
 
-    python tests/mutants/run.py                   # all of them
-    python tests/mutants/run.py no-lock class-width --json mutants.json
+    python tests/mutants/run.py                                # all of them
+    python tests/mutants/run.py no-lock class-width
+    python tests/mutants/run.py --json benchmarks/results/mutants.json      # goes on where it stopped
 
 A mutant is killed when the tests it names fail, and survives when they pass; the same tests pass on the package as it
 is, or the mutant says nothing. The first nineteen of the list once survived an audit. Not a part of the suite: it takes
-a quarter of a minute per mutant. Exit status 1 when one survives or no longer fits its line.
+a quarter of a minute per mutant. Every run of tests is a fork of this process, in which the slow libraries are loaded
+already. With `--json` each outcome is written at once, with the first test that failed, and a mutant whose outcome is
+known, and whose lines and package file are the same, is not run again. Exit status 1 when one survives or no longer
+fits its line.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
+import importlib
 import json
 import os
+import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 900
+PRELOADED = ("pytest", "numpy", "cv2", "torch", "torchvision", "ultralytics", "onnx", "onnxruntime")
 
 
 class Mutant(NamedTuple):
@@ -34,6 +44,13 @@ class Mutant(NamedTuple):
     tests: list[str]
 
 
+class Outcome(NamedTuple):
+    """`killed`, `survived`, `stale` (its line is gone) or `sick` (its tests fail without it); the test that failed."""
+
+    word: str
+    by: str = ""
+
+
 MUTANTS = [Mutant(**row) for row in json.loads((Path(__file__).parent / "mutants.json").read_text())]
 
 
@@ -41,24 +58,37 @@ def main() -> int:
     """Run the mutants that were asked for; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="of mutants; by default all")
-    parser.add_argument("--json", type=Path, help="write name and outcome of each here as well")
+    parser.add_argument("--json", type=Path, help="write the outcome of each here as well")
     options = parser.parse_args()
     unknown = set(options.names) - {mutant.name for mutant in MUTANTS}
     if unknown:
         parser.error(f"no mutant is named {', '.join(sorted(unknown))}")
     chosen = [mutant for mutant in MUTANTS if not options.names or mutant.name in options.names]
-    outcomes: dict[str, str] = {}
+    known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    healthy: dict[tuple[str, ...], bool] = {}
     with tempfile.TemporaryDirectory() as name:
         copy = copy_project(Path(name))
-        healthy = {tests: passes(copy, tests) for tests in dict.fromkeys(tuple(mutant.tests) for mutant in chosen)}
         for mutant in chosen:
-            outcomes[mutant.name] = outcome_of(mutant, copy, healthy[tuple(mutant.tests)])
-            print(f"{outcomes[mutant.name]:<9} {mutant.name:<22} {mutant.file}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(outcomes, indent=1) + "\n")
-    n_killed = sum(outcome == "killed" for outcome in outcomes.values())
-    print(f"{n_killed} of {len(outcomes)} killed")
-    return 0 if n_killed == len(outcomes) else 1
+            if known.get(mutant.name, {}).get("key") != key_of(mutant):
+                outcome = outcome_of(mutant, copy, healthy)
+                known[mutant.name] = {**outcome._asdict(), "key": key_of(mutant)}
+                if options.json:
+                    options.json.write_text(json.dumps(known, indent=1) + "\n")
+            shown: dict[str, Any] = known[mutant.name]
+            print(f"{shown['word']:<9} {mutant.name:<22} {mutant.file:<34} {shown['by']}", flush=True)
+    n_killed = sum(known[mutant.name]["word"] == "killed" for mutant in chosen)
+    print(f"{n_killed} of {len(chosen)} killed")
+    return 0 if n_killed == len(chosen) else 1
+
+
+def key_of(mutant: Mutant) -> str:
+    """A hash of the mutant and of the file that it changes."""
+    path = ROOT / "edgekd" / mutant.file
+    text = path.read_text() if path.exists() else ""
+    return hashlib.sha256(json.dumps([*mutant, text]).encode()).hexdigest()[:16]
 
 
 def copy_project(folder: Path) -> Path:
@@ -70,30 +100,62 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def outcome_of(mutant: Mutant, folder: Path, is_healthy: bool) -> str:
-    """`killed`, `survived`, `stale` (its line is gone) or `sick` (its tests fail without it)."""
-    path = folder / "edgekd" / mutant.file
-    text = path.read_text()
+def outcome_of(mutant: Mutant, folder: Path, healthy: dict[tuple[str, ...], bool]) -> Outcome:
+    """Test a mutant; `healthy` remembers which tests pass without one."""
+    path, tests = folder / "edgekd" / mutant.file, tuple(mutant.tests)
+    text = path.read_text() if path.exists() else ""
     if text.count(mutant.line) != 1:
-        return "stale"
-    if not is_healthy:
-        return "sick"
+        return Outcome("stale")
+    if tests not in healthy:
+        healthy[tests] = first_failure(folder, tests) is None
+    if not healthy[tests]:
+        return Outcome("sick")
     path.write_text(text.replace(mutant.line, mutant.wrong))
     try:
-        return "survived" if passes(folder, tuple(mutant.tests)) else "killed"
+        failed = first_failure(folder, tests)
     finally:
         path.write_text(text)
+    return Outcome("survived") if failed is None else Outcome("killed", failed)
 
 
-def passes(folder: Path, tests: tuple[str, ...]) -> bool:
-    """Whether tests pass on the package in a folder; one that never ends has noticed something."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+def first_failure(folder: Path, tests: tuple[str, ...]) -> str | None:
+    """The first of the tests that fails on the package in a folder, None if all pass; one that never ends fails."""
+    log = folder / "pytest.log"
+    child = os.fork()
+    if child == 0:
+        run_tests(folder, tests, log)
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "no end"
+        time.sleep(0.05)
+    if os.waitstatus_to_exitcode(status) == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text(), re.MULTILINE)
+    return found[1] if found else "no test could be collected"
+
+
+def run_tests(folder: Path, tests: tuple[str, ...], log: Path) -> None:
+    """Become pytest on the package in a folder; this process ends with its exit status."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    status = 1
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        os.chdir(folder)
+        os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.dont_write_bytecode = True
+        sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
+        pytest = importlib.import_module("pytest")
+        status = int(pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]))
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":
