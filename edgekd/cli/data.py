@@ -39,6 +39,20 @@ def dior(
 
 
 @app.command()
+def merge(
+    run: Annotated[Path, typer.Argument(help="folder of edgekd run over tiles, with an oriented bundle")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for Task1_CLASS.txt")],
+    iou: Annotated[float, typer.Option(help="ProbIoU above which boxes of two tiles are one object")] = 0.3,
+) -> None:
+    """Merge what a run found in DOTA's tiles into a submission of whole pictures."""
+    from edgekd.cli.console import out
+    from edgekd.runtime.results.dota import merge_run
+
+    n_pictures, n_boxes = merge_run(run, output, iou)
+    out.print(f"{output}: {n_pictures} pictures, {n_boxes} boxes")
+
+
+@app.command()
 def dota(
     source: Annotated[Path, typer.Argument(help="folder with train/ and val/, each with images/ and labelTxt/")],
     output: Output,

@@ -24,7 +24,7 @@ def run(
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: the backend's choice", min=1)] = None,
     jobs: Annotated[int, typer.Option(help="pictures run at the same time", min=1)] = 1,
     boxes: Annotated[Path | None, typer.Option(help="labels whose boxes are masked, instead of the detector's")] = None,
-    formats: Annotated[str | None, typer.Option(help="also write these of coco,csv,yolo,geojson,gpkg")] = None,
+    formats: Annotated[str | None, typer.Option(help="also coco,csv,yolo,yolo-obb,dota,geojson,gpkg")] = None,
     coco_ids: Annotated[Path | None, typer.Option(help="COCO labels whose picture and class numbers to use")] = None,
     overlays: Annotated[bool, typer.Option(help="write NAME_overlay.jpg")] = True,
     masks: Annotated[bool, typer.Option(help="write NAME_masks.png: pixel value 1 + index of the object")] = True,

@@ -24,6 +24,7 @@ from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
 from edgekd.runtime.given import GivenBoxes
 from edgekd.runtime.large import Large, LargeOptions, Watch, open_source, run_large
+from edgekd.runtime.oriented import boxes_of
 from edgekd.runtime.results.writer import ResultOptions, ResultWriter
 from edgekd.runtime.segment import MaskOptions
 from edgekd.runtime.sources import VIDEO_SUFFIXES, Frame, expand, frames
@@ -124,7 +125,12 @@ def run_pictures(
             the results.
     """
     options, results, watch = options or RunOptions(), results or ResultOptions(), watch or Watch()
-    results = replace(results, boxes_only=options.boxes_only, masks=results.masks and not options.boxes_only)
+    results = replace(
+        results,
+        boxes_only=options.boxes_only,
+        masks=results.masks and not options.boxes_only,
+        oriented=chain.manifest.pipeline.head.is_oriented and not options.given,
+    )
     names = options.given.class_names if options.given else chain.manifest.pipeline.class_names
     options = replace(options, detect=detect_options(options, names))
     paths = expand(sources)
@@ -233,6 +239,8 @@ def _run_large(chain: Chain, large: Large, options: RunOptions, writer: ResultWr
 def _areas_px(result: ChainResult, boxes_only: bool) -> NDArray[np.float64]:
     if not boxes_only:
         return result.masks.areas_px().astype(np.float64)
+    if result.detections.corners is not None:
+        return np.asarray(boxes_of(result.detections.corners)[:, 2:4].prod(1), np.float64)
     sides = result.detections.xyxy[:, 2:] - result.detections.xyxy[:, :2]
     return np.asarray(sides.prod(1), np.float64)
 

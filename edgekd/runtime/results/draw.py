@@ -37,8 +37,12 @@ def overlay(picture: UInt8Array, result: ChainResult) -> UInt8Array:
     for index in np.argsort(-result.masks.areas_px(), kind="stable"):
         _draw_mask(canvas, result, int(index), line_px)
     for index in range(len(result) - 1, -1, -1):
-        left, top, right, bottom = _rounded(result, index)
         colour = class_colour(int(result.detections.class_id[index]))
+        if result.detections.corners is not None:
+            quad = result.detections.corners[index].round().astype(np.int32)
+            cv2.polylines(canvas, [quad], True, colour, line_px, cv2.LINE_AA)
+            continue
+        left, top, right, bottom = _rounded(result, index)
         cv2.rectangle(canvas, (left, top), (right, bottom), colour, line_px, cv2.LINE_AA)
     _draw_names(canvas, result, line_px)
     return canvas

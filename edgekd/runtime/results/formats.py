@@ -21,6 +21,8 @@ CSV_COLUMNS = (
     "name", "source", "frame", "class_name", "class_id", "confidence", "left_px", "top_px", "right_px", "bottom_px",
     "area_px", "predicted_iou",
 )  # fmt: skip
+CORNER_COLUMNS = tuple(f"corner{number}_{axis}_px" for number in range(1, 5) for axis in "xy")
+"""Behind the others where boxes are turned."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def label_map(result: ChainResult) -> NDArray[np.uint16]:
 def objects_json(result: ChainResult, masks: bool = True) -> list[Json]:
     """Return one JSON-ready entry per object.
 
-    Its keys are class_name, class_id, confidence, xyxy and, with `masks`, area_px, predicted_iou, mask (COCO RLE).
+    Its keys are class_name, class_id, confidence, xyxy, corners where boxes are turned and, with `masks`, area_px,
+    predicted_iou, mask (COCO RLE).
     """
     objects: list[Json] = [
         {
@@ -57,6 +60,10 @@ def objects_json(result: ChainResult, masks: bool = True) -> list[Json]:
         }
         for index in range(len(result))
     ]
+    corners = result.detections.corners
+    if corners is not None:
+        for found, quad in zip(objects, corners, strict=True):
+            found["corners"] = [[round(float(x), 2), round(float(y), 2)] for x, y in quad]
     if masks:
         for index, (found, area) in enumerate(zip(objects, result.masks.areas_px().tolist(), strict=True)):
             found["area_px"] = area
@@ -65,19 +72,19 @@ def objects_json(result: ChainResult, masks: bool = True) -> list[Json]:
     return objects
 
 
-def csv_text(pictures: Iterable[Mapping[str, Any]], header: bool = True) -> str:
-    """Return the objects of picture entries as lines of `CSV_COLUMNS`."""
+def csv_text(pictures: Iterable[Mapping[str, Any]], header: bool = True, oriented: bool = False) -> str:
+    """Return the objects of picture entries as lines of `CSV_COLUMNS`, with `oriented` also of `CORNER_COLUMNS`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if header:
-        writer.writerow(CSV_COLUMNS)
+        writer.writerow((*CSV_COLUMNS, *(CORNER_COLUMNS if oriented else ())))
     for picture in pictures:
         frame = "" if picture.get("frame") is None else picture["frame"]
         for found in picture["objects"]:
             values = (found["class_name"], found["class_id"], found["confidence"], *found["xyxy"])
-            writer.writerow(
-                (picture["name"], picture["source"], frame, *values, found.get("area_px"), found.get("predicted_iou"))
-            )
+            masks = found.get("area_px"), found.get("predicted_iou")
+            corners = (value for corner in found["corners"] for value in corner) if oriented else ()
+            writer.writerow((picture["name"], picture["source"], frame, *values, *masks, *corners))
     return text.getvalue()
 
 
@@ -87,7 +94,10 @@ def coco_image(picture: Mapping[str, Any], file_name: str, image_id: int) -> Jso
 
 
 def coco_objects(picture: Mapping[str, Any], image_id: int, ids: CocoIds) -> list[Json]:
-    """Return COCO results (image_id, category_id, bbox, score, segmentation) of a picture entry."""
+    """Return COCO results (image_id, category_id, bbox, score, segmentation) of a picture entry.
+
+    A turned box without a mask is a polygon of its corners.
+    """
     results = []
     for found in picture["objects"]:
         left, top, right, bottom = found["xyxy"]
@@ -99,6 +109,8 @@ def coco_objects(picture: Mapping[str, Any], image_id: int, ids: CocoIds) -> lis
         }
         if found.get("area_px"):
             result["segmentation"] = found["mask"]
+        elif "corners" in found and "mask" not in found:
+            result["segmentation"] = [[value for corner in found["corners"] for value in corner]]
         results.append(result)
     return results
 
@@ -139,6 +151,8 @@ def mask_polygons(result: ChainResult, index: int) -> list[list[Ring]]:
 def geojson(result: ChainResult, transform: Sequence[float], crs: str | None) -> Json:
     """Return a GeoJSON FeatureCollection of the masks, along pixel edges, with their holes.
 
+    The turned box of an object is its property `corners`; without masks it is the geometry.
+
     Args:
         result: of one picture.
         transform: affine (a, b, c, d, e, f): x = a * column + b * row + c, y = d * column + e * row + f.
@@ -147,10 +161,16 @@ def geojson(result: ChainResult, transform: Sequence[float], crs: str | None) ->
     features = []
     for index in range(len(result)):
         parts = [[_on_map(ring, transform) for ring in part] for part in mask_polygons(result, index)]
-        properties = {
+        properties: Json = {
             "class_name": result.class_names[int(result.detections.class_id[index])],
             "confidence": round(float(result.detections.confidence[index]), 5),
         }
+        if result.detections.corners is not None:
+            quad = result.detections.corners[index].astype(np.float64).round(2).tolist()
+            ring = _on_map([*quad, quad[0]], transform)
+            properties["corners"] = ring[:4]
+            if not result.masks.crops[index].size:
+                parts = [[ring]]
         geometry = {"type": "MultiPolygon", "coordinates": parts}
         features.append({"type": "Feature", "properties": properties, "geometry": geometry})
     collection: Json = {"type": "FeatureCollection", "features": features}

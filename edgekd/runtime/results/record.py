@@ -133,6 +133,20 @@ class RunRecord:
             ) from error
 
 
+def entries_of(folder: Path) -> Iterator[Json]:
+    """Yield the finished pictures of a run, finished or not.
+
+    Raises:
+        InputError: the folder does not hold a run.
+    """
+    path = folder / "results.jsonl"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no results.jsonl; give the folder that edgekd run has written")
+    for line in _lines(path):
+        if line["kind"] == "picture":
+            yield line
+
+
 def _lines(path: Path) -> Iterator[Json]:
     """Yield the whole lines of a record; the first that is none ends it."""
     with path.open("rb") as file:

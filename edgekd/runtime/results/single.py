@@ -44,7 +44,8 @@ def _text(result: ChainResult, path: Path) -> str:
         return yolo_lines(result)
     objects = objects_json(result)
     if suffix == ".csv":
-        return csv_text([{"name": path.stem, "source": "", "objects": objects}])
+        entry = {"name": path.stem, "source": "", "objects": objects}
+        return csv_text([entry], oriented=result.detections.corners is not None)
     height, width = result.masks.size_px
     content = {"width_px": width, "height_px": height, "objects": objects, "times_ms": dict(result.times_ms)}
     return json.dumps(content, indent=1) + "\n"
@@ -62,10 +63,13 @@ def supervision_detections(result: ChainResult) -> Any:
     masks = np.zeros((len(result), *result.masks.size_px), np.bool_)
     for index in range(len(result)):
         masks[index] = result.masks.full(index)
+    names = np.array([result.class_names[int(class_id)] for class_id in found.class_id], str)
+    # The key under which supervision looks for the corners of turned boxes.
+    turned = {} if found.corners is None else {"xyxyxyxy": found.corners}
     return supervision.Detections(
         xyxy=found.xyxy,
         mask=masks,
         confidence=found.confidence,
         class_id=found.class_id.astype(int),
-        data={"class_name": np.array([result.class_names[int(class_id)] for class_id in found.class_id], str)},
+        data={"class_name": names, **turned},
     )

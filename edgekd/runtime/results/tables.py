@@ -11,17 +11,24 @@ from pathlib import Path
 
 from edgekd.errors import InputError
 from edgekd.files import atomic_file, write_text
+from edgekd.runtime.results.dota import submission_names, write_submission
 from edgekd.runtime.results.formats import CocoIds, coco_annotation, coco_image, coco_objects, csv_text
 from edgekd.runtime.results.regions import Json
 
 Entries = Callable[[], Iterator[Json]]
 """Gives the picture entries anew at every call."""
-FILES_OF = {"coco": ("coco.json", "coco_results.json"), "csv": ("results.csv",), "yolo": ("classes.txt",)}
+FILES_OF = {
+    "coco": ("coco.json", "coco_results.json"),
+    "csv": ("results.csv",),
+    "yolo": ("classes.txt",),
+    "yolo-obb": ("classes.txt",),
+}
 
 
-def names_of(formats: Iterable[str]) -> list[str]:
+def names_of(formats: Iterable[str], class_names: Sequence[str]) -> list[str]:
     """Return the names of the files that `write_tables` writes."""
-    return [name for format_name in formats for name in FILES_OF.get(format_name, ())]
+    names = [name for format_name in formats for name in FILES_OF.get(format_name, ())]
+    return names + (submission_names(class_names) if "dota" in formats else [])
 
 
 def write_json(path: Path, entries: Entries, complete: bool) -> None:
@@ -31,13 +38,15 @@ def write_json(path: Path, entries: Entries, complete: bool) -> None:
 
 
 def write_tables(
-    folder: Path, entries: Entries, class_names: Sequence[str], formats: Sequence[str], ids: CocoIds
+    folder: Path, entries: Entries, class_names: Sequence[str], formats: Sequence[str], ids: CocoIds, oriented: bool
 ) -> None:
-    """Write the tables among `formats`."""
+    """Write the tables among `formats`; with `oriented` every object has corners."""
     if "csv" in formats:
-        rows = (csv_text([entry], header=False) for entry in entries())
-        _write(folder / "results.csv", (csv_text([]), *rows))
-    if "yolo" in formats:
+        rows = (csv_text([entry], header=False, oriented=oriented) for entry in entries())
+        _write(folder / "results.csv", (csv_text([], oriented=oriented), *rows))
+    if "dota" in formats:
+        write_submission(folder, entries(), class_names)
+    if "yolo" in formats or "yolo-obb" in formats:
         write_text(folder / "classes.txt", "".join(f"{name}\n" for name in class_names))
     if "coco" in formats:
         _write_coco(folder, entries, class_names, ids)

@@ -19,6 +19,7 @@ from edgekd.errors import InputError
 from edgekd.files import write_bytes, write_text
 from edgekd.runtime.mosaic_files import PREVIEW_PX, preview, shrink, write_label_raster
 from edgekd.runtime.results import maps, tables
+from edgekd.runtime.results.dota import yolo_obb_lines
 from edgekd.runtime.results.draw import mask_preview, overlay
 from edgekd.runtime.results.formats import CocoIds, label_map, objects_json, yolo_lines
 from edgekd.runtime.results.record import RunRecord
@@ -26,8 +27,9 @@ from edgekd.runtime.sources import Frame
 from edgekd.runtime.windows import RasterWindows, Windows
 from edgekd.types import ChainResult, UInt8Array
 
-Format = Literal["coco", "csv", "yolo", "geojson", "gpkg"]
-FORMATS: tuple[Format, ...] = ("coco", "csv", "yolo", "geojson", "gpkg")
+Format = Literal["coco", "csv", "yolo", "yolo-obb", "dota", "geojson", "gpkg"]
+FORMATS: tuple[Format, ...] = ("coco", "csv", "yolo", "yolo-obb", "dota", "geojson", "gpkg")
+OF_TURNED_BOXES = ("yolo-obb", "dota")
 RECORD_NAME = "results.jsonl"
 TABLE_NAME = "results.json"
 
@@ -41,7 +43,9 @@ class ResultOptions:
         masks: NAME_masks.png, 16 bits: pixel value 1 + index of the object.
         preview: NAME_preview.png, every mask in a colour.
         boxes_only: the results have no masks, and say nothing of any; YOLO labels are boxes then.
+        oriented: the boxes are turned, and every object has corners.
         formats: `coco`: coco.json (a data set) and coco_results.json; `csv`: results.csv; `yolo`: labels/NAME.txt;
+            `yolo-obb`: the same of turned boxes; `dota`: Task1_CLASS.txt, DOTA's submission of turned boxes;
             `geojson`, `gpkg`: NAME.geojson and NAME.gpkg in map coordinates, for pictures that have them.
         coco_ids: the numbers of a COCO file that the results belong to.
         json_file: where the final JSON goes; None is results.json in the folder.
@@ -51,9 +55,25 @@ class ResultOptions:
     masks: bool = True
     preview: bool = False
     boxes_only: bool = False
+    oriented: bool = False
     formats: tuple[Format, ...] = ()
     coco_ids: CocoIds = field(default_factory=CocoIds)
     json_file: Path | None = None
+
+    def check(self) -> None:
+        """Check that the formats go with the boxes and with each other.
+
+        Raises:
+            InputError: turned boxes are asked for and the boxes are upright, or two formats share their files.
+        """
+        asked = [name for name in self.formats if name in OF_TURNED_BOXES]
+        if asked and not self.oriented:
+            raise InputError(
+                f"the format is {asked[0]} and the detector gives upright boxes; leave it out of formats, or give a "
+                "bundle of an oriented detector"
+            )
+        if {"yolo", "yolo-obb"} <= set(self.formats):
+            raise InputError("formats has yolo and yolo-obb, which write the same files; give one of them")
 
 
 class ResultWriter:
@@ -90,6 +110,7 @@ class ResultWriter:
                 written.
         """
         self.folder, self._class_names, self._options = Path(folder), class_names, options or ResultOptions()
+        self._options.check()
         paths = list(sources)
         _check_apart(self.folder, paths)
         self._record = RunRecord(self.folder / RECORD_NAME, key)
@@ -137,8 +158,7 @@ class ResultWriter:
             self._picture(f"{name}_masks.png", label_map(result))
         if self._options.preview:
             self._picture(f"{name}_preview.png", mask_preview(result))
-        if "yolo" in wanted:
-            write_text(self.folder / f"labels/{name}.txt", yolo_lines(result, not self._options.boxes_only))
+        self._write_labels(name, result)
         if place is not None:
             maps.write_maps(self.folder / name, result, place, wanted)
         self.add_entry(frame, name, result, files, image_id)
@@ -166,8 +186,7 @@ class ResultWriter:
             self._picture(f"{name}_masks.png", label_map(result))
         if self._options.preview:
             self._picture(f"{name}_preview.png", mask_preview(shrink(result, windows.preview(PREVIEW_PX).shape[:2])))
-        if "yolo" in wanted:
-            write_text(self.folder / f"labels/{name}.txt", yolo_lines(result, not self._options.boxes_only))
+        self._write_labels(name, result)
         if place is not None:
             maps.write_maps(self.folder / name, result, place, wanted)
         self.add_entry(frame, name, result, files, image_id)
@@ -193,6 +212,13 @@ class ResultWriter:
         self._taken.add(name.casefold())
         self._record.add(frame.path, frame.index, entry)
 
+    def _write_labels(self, name: str, result: ChainResult) -> None:
+        path, formats = self.folder / f"labels/{name}.txt", self._options.formats
+        if "yolo" in formats:
+            write_text(path, yolo_lines(result, not self._options.boxes_only))
+        elif "yolo-obb" in formats:
+            write_text(path, yolo_obb_lines(result))
+
     def announce(self, files: tuple[str, ...]) -> None:
         """Say which files come next, so that a stop in the middle leaves none that nobody knows.
 
@@ -210,12 +236,14 @@ class ResultWriter:
         if self._record.is_closed:
             return
         names = [TABLE_NAME] if self._options.json_file is None else []
-        names += tables.names_of(self._options.formats)
+        names += tables.names_of(self._options.formats, self._class_names)
         self._record.announce(tuple(names))
         self._record.end(complete)
-        entries = self._record.entries
-        tables.write_json(self._options.json_file or self.folder / TABLE_NAME, entries, complete)
-        tables.write_tables(self.folder, entries, self._class_names, self._options.formats, self._options.coco_ids)
+        entries, options = self._record.entries, self._options
+        tables.write_json(options.json_file or self.folder / TABLE_NAME, entries, complete)
+        tables.write_tables(
+            self.folder, entries, self._class_names, options.formats, options.coco_ids, options.oriented
+        )
 
     def _files(self, name: str) -> tuple[str, ...]:
         options = self._options
@@ -226,7 +254,7 @@ class ResultWriter:
             ".geojson": "geojson" in options.formats,
             ".gpkg": "gpkg" in options.formats,
         }
-        labels = (f"labels/{name}.txt",) if "yolo" in options.formats else ()
+        labels = (f"labels/{name}.txt",) if {"yolo", "yolo-obb"} & set(options.formats) else ()
         return (*(name + suffix for suffix, wanted in suffixes.items() if wanted), *labels)
 
     def _picture(self, name: str, pixels: UInt8Array | Any) -> None:
