@@ -3,7 +3,8 @@
     python benchmarks/verify_tensorrt.py [--models DIR] [--backend tensorrt|tensorrt-rtx] [--out FILE]
 
 To be run on a Jetson or on any machine with an NVIDIA GPU and TensorRT (8.6 to 11) or TensorRT-RTX; the development
-machine has no GPU, so no result of it is recorded yet. For every precision it
+machine has no GPU, so no result of it is recorded yet. It first checks the CUDA kernels (`verify_kernels.py`): against
+the CPU, under compute-sanitizer, and their bandwidth against a copy. Then for every precision it
 
     builds the bundle with `build_bundle`, as `edgekd build-engine` does
     compares the outputs of every engine with ONNX Runtime (the decoder for each number of boxes), with and without
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import verify_kernels
 
 from edgekd.backends import BACKENDS
 from edgekd.bundle import read_manifest
@@ -86,6 +88,10 @@ def main(words: list[str] | None = None) -> int:
         "settings": {"n_boxes": N_BOXES, "n_warm_up": N_WARM_UP, "n_runs": arguments.runs, "limits": LIMITS},
     }
     log = Log(out, head)
+    log.step("picture kernels", lambda: verify_kernels.verify_pictures(min(arguments.runs, 100)))
+    log.step("Haar kernels", verify_kernels.verify_haar)
+    for tool in ("memcheck", "racecheck"):
+        log.step(f"kernels under {tool}", lambda t=tool: verify_kernels.verify_with_sanitizer(t))
     for precision in precisions_of(model_set, arguments.precisions):
         folder = out.with_suffix(".work") / precision
         log.step(f"{precision} bundle", lambda p=precision, f=folder: build(arguments, f, p))

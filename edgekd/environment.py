@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ class Machine(BaseModel):
     gpu: str | None = None
     gpu_driver: str | None = None
     jetson: str | None = None
+    l4t: str | None = None
     power_mode: str | None = None
     load_average: float | None = None
     versions: dict[str, str]
@@ -53,6 +55,7 @@ def describe_machine() -> Machine:
         gpu=gpu,
         gpu_driver=driver,
         jetson=_first_line(Path("/proc/device-tree/model")),
+        l4t=l4t_version(),
         power_mode=_power_mode(),
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         versions=package_versions(),
@@ -143,6 +146,13 @@ def _gpu() -> tuple[str | None, str | None]:
 def is_jetson() -> bool:
     """Say whether this is a Jetson, by the name of its board or of its Linux for Tegra."""
     return "jetson" in (_first_line(Path("/proc/device-tree/model")) or "").lower() or L4T_RELEASE.is_file()
+
+
+def l4t_version(root: Path = Path("/")) -> str | None:
+    """Return the release of Linux for Tegra, such as 36.4.3 for `# R36 (release), REVISION: 4.3, GCID: ...`."""
+    line = _first_line(root / L4T_RELEASE.relative_to("/")) or ""
+    found = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", line)
+    return f"{found[1]}.{found[2]}" if found else None
 
 
 def _power_mode() -> str | None:

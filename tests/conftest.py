@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,3 +41,21 @@ def shipped_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "openvino"
     build_bundle(default_models(), folder, BuildOptions(precision="fp32", encoder_px=(256, 256)), lambda line: None)
     return folder
+
+
+@pytest.fixture(scope="session")
+def kernel_code(tmp_path_factory):
+    """A function cubin -> {kernel name: its machine code as text}, by the disassembler that Triton brings."""
+    triton = pytest.importorskip("triton")
+    disassembler = next(Path(triton.__file__).parent.rglob("bin/nvdisasm"), None)
+    if disassembler is None:
+        pytest.skip("this Triton brings no nvdisasm")
+
+    def disassemble(cubin):
+        file = tmp_path_factory.mktemp("sass") / "kernel.cubin"
+        file.write_bytes(cubin)
+        text = subprocess.run([disassembler, "-c", file], check=True, capture_output=True, text=True).stdout
+        sections = re.split(r"\.section\s+\.text\.", text)[1:]
+        return {section.split(",")[0]: section for section in sections}
+
+    return disassemble

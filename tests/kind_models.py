@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.files import sha256_of
-from edgekd.graphs import CROPS, MASK_LOGITS, PREDICTED_IOU
+from edgekd.graphs import (
+    BOX_LOGITS,
+    CROPS,
+    IMAGES,
+    MASK_COEFFICIENTS,
+    MASK_LOGITS,
+    MASK_PROTOTYPES,
+    PREDICTED_IOU,
+)
 from edgekd.model_set import FILE_NAME, CropInput, ModelSet, OnnxStage, Source, TensorSpec, read_model_set
 from edgekd.package_files import default_models
 
@@ -41,6 +49,47 @@ def write_crop_models(folder: Path) -> Path:
     pipeline = models.pipeline.model_copy(update={"encoder_input": None, "prompt": None, "crop": CROP})
     described = ModelSet(kind="crop", pipeline=pipeline, stages={"detector": detector, "segmenter": segmenter})
     (folder / FILE_NAME).write_text(described.model_dump_json())
+    return folder
+
+
+def write_segment_models(folder: Path) -> Path:
+    """Write a set of the kind yolo-seg without Ultralytics: the shipped detector, with masks of its picture's colours.
+
+    Prototypes are two means over 4 x 4 pixels and a constant; coefficients are three of the detector's numbers.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    folder.mkdir()
+    shipped = default_models()
+    models = read_model_set(shipped)
+    model = onnx.load(shipped / models.stages["detector"].file)
+    constants = {
+        "mask_colours": np.array([[1, -1, 0], [0, 1, -1], [0, 0, 0]], np.float32).reshape(3, 3, 1, 1) * 20,
+        "mask_bias": np.array([0, 0, 1], np.float32),
+        "mask_first": np.array([0], np.int64), "mask_last": np.array([3], np.int64), "mask_axis": np.array([1], np.int64),
+    }  # fmt: skip
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    model.graph.node.extend([
+        helper.make_node("AveragePool", [IMAGES], ["mask_pool"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Conv", ["mask_pool", "mask_colours", "mask_bias"], [MASK_PROTOTYPES]),
+        helper.make_node("Slice", [BOX_LOGITS, "mask_first", "mask_last", "mask_axis"], [MASK_COEFFICIENTS]),
+    ])  # fmt: skip
+    specs = (
+        TensorSpec(name=MASK_COEFFICIENTS, shape=("n", 3, "anchors"), dtype="float32", layout="NCA"),
+        TensorSpec(name=MASK_PROTOTYPES, shape=("n", 3, "height_4", "width_4"), dtype="float32", layout="NCHW"),
+    )
+    model.graph.output.extend(
+        helper.make_tensor_value_info(spec.name, TensorProto.FLOAT, list(spec.shape)) for spec in specs
+    )
+    onnx.save(model, folder / "detector.onnx")
+    stage = models.stages["detector"]
+    described = {"file": "detector.onnx", "sha256": sha256_of(folder / "detector.onnx")}
+    detector = stage.model_copy(update=described | {"outputs": (*stage.outputs, *specs)})
+    head = models.pipeline.head.model_copy(update={"n_coefficients": 3})
+    pipeline = models.pipeline.model_copy(update={"encoder_input": None, "prompt": None, "head": head})
+    found = ModelSet(kind="yolo-seg", pipeline=pipeline, stages={"detector": detector})
+    (folder / FILE_NAME).write_text(found.model_dump_json())
     return folder
 
 

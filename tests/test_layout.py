@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What each room may import of edgekd; everything may import the leaves.
 LEAVES = {
     "errors", "types", "environment", "files", "graphs", "backends", "bundle", "model_set", "package_files",
-    "text", "choices", "__init__",
+    "text", "choices", "nvrtc", "__init__",
 }  # fmt: skip
 BELOW = {
     "ops": set(),

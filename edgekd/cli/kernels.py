@@ -9,7 +9,7 @@ import typer
 
 from edgekd.cli.kernels_check import bench, check
 
-app = typer.Typer(help="The fused Haar kernels: what computes here, is it right, how fast.", no_args_is_help=True)
+app = typer.Typer(help="The Haar and picture kernels: what computes here, is it right, how fast.", no_args_is_help=True)
 ALL_SMS = "72,75,80,86,87,89,90,100,110,120"
 
 
@@ -60,7 +60,7 @@ def compile_kernels(
             library = compile_cpu_library(cache_folder("kernels"))
         out.print(str(library))
         return
-    from edgekd.ops._nvrtc import compile_ahead, parse_sms
+    from edgekd.nvrtc import compile_ahead, parse_sms
 
     with log.status("compiling the CUDA kernels"):
         manifest = compile_ahead(parse_sms(sm), output, nvrtc)

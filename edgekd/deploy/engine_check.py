@@ -58,11 +58,20 @@ def build_checked(
                 f"the {failing[0]} that {options.backend} built disagrees with ONNX Runtime ({_words(found)}), in fp32 "
                 "too; update TensorRT, or build for a CPU with: --backend onnxruntime"
             )
-        manifest = manifest.model_copy(update={"notes": (*manifest.notes, f"engines: {_words(found)}")})
+        with Chain.open(candidate) as chain:
+            where = pictures_note(chain)
+        manifest = manifest.model_copy(update={"notes": (*manifest.notes, f"engines: {_words(found)}", where)})
         with atomic_folder(destination, listed_files) as folder:
             shutil.copytree(candidate, folder, dirs_exist_ok=True)
             write_manifest(folder, manifest)
     return read_manifest(destination)
+
+
+def pictures_note(chain: Chain) -> str:
+    """Say where this machine prepares the pictures of a bundle, and why not on its GPU."""
+    if chain.pictures.on_device:
+        return "pictures: prepared on the GPU, from one upload"
+    return f"pictures: prepared on the host, {chain.pictures.reason or 'because the engines are there'}"
 
 
 def compare_engines(reference: Path, candidate: Path) -> ParityReport:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from edgekd.errors import InputError
 from edgekd.measure.latency import LatencyReport
+from edgekd.measure.samples import SpeedUp, speed_up
 
 
 def read_report(path: Path) -> LatencyReport:
@@ -31,6 +32,7 @@ def unlike(a: LatencyReport, b: LatencyReport) -> list[str]:
         "machine": (a.machine.cpu, a.machine.gpu) == (b.machine.cpu, b.machine.gpu),
         "number of cores": a.machine.n_cores == b.machine.n_cores,
         "power mode": a.machine.power_mode == b.machine.power_mode,
+        "place of preprocessing": a.pictures.split()[0] == b.pictures.split()[0],
         "pictures": a.settings.pictures_px == b.settings.pictures_px,
         "threads": a.settings.n_threads == b.settings.n_threads,
         "input sizes": a.input_px == b.input_px,
@@ -39,8 +41,8 @@ def unlike(a: LatencyReport, b: LatencyReport) -> list[str]:
     return [name for name, same in checks.items() if not same]
 
 
-def compare(a: LatencyReport, b: LatencyReport) -> dict[str, tuple[float, float, float]]:
-    """Return stage -> (p50 of a, p50 of b, speed-up of b) for the stages that both have, in milliseconds.
+def compare(a: LatencyReport, b: LatencyReport) -> dict[str, SpeedUp]:
+    """Return the speed-up of `b` by stage, for the stages that both have; reports of old versions give no interval.
 
     Raises:
         InputError: the two runs are not comparable.
@@ -48,8 +50,9 @@ def compare(a: LatencyReport, b: LatencyReport) -> dict[str, tuple[float, float,
     differences = unlike(a, b)
     if differences:
         raise InputError(f"the two reports differ in {', '.join(differences)}; bench both bundles the same way")
-    return {
-        name: (a.stages[name].p50_ms, b.stages[name].p50_ms, a.stages[name].p50_ms / b.stages[name].p50_ms)
-        for name in a.stages
-        if name in b.stages and b.stages[name].p50_ms > 0
-    }
+    return {name: _speed_up(a, b, name) for name in a.stages if name in b.stages and b.stages[name].p50_ms > 0}
+
+
+def _speed_up(a: LatencyReport, b: LatencyReport, name: str) -> SpeedUp:
+    times = [report.samples_ms.get(name, (report.stages[name].p50_ms,)) for report in (a, b)]
+    return speed_up(times[0], times[1], is_paired=False)

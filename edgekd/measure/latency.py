@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 import edgekd
 from edgekd.backends import BACKENDS
 from edgekd.bundle import FILE_NAME
-from edgekd.environment import Machine, describe_machine
+from edgekd.environment import Machine, describe_machine, is_jetson
 from edgekd.errors import InputError
 from edgekd.files import sha256_of
+from edgekd.measure.device_state import DeviceState, read_state, state_warnings
 from edgekd.measure.energy import Energy, start_meter
+from edgekd.measure.samples import Distribution, distribution
+from edgekd.measure.throughput import Throughput, ThroughputOptions, measure_throughput
 from edgekd.package_files import DEMO_PICTURE
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.engines.openvino import KEPT_SIZES
@@ -29,21 +32,6 @@ from edgekd.types import Float32Array, UInt8Array
 
 UNSTABLE_CV = 0.025
 """Above this coefficient of variation trtexec warns that the clocks may not be locked; so do we."""
-
-
-class Distribution(BaseModel):
-    """Milliseconds of one stage over all runs."""
-
-    model_config = ConfigDict(frozen=True)
-
-    n: int
-    min_ms: float
-    mean_ms: float
-    std_ms: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    max_ms: float
 
 
 class BenchSettings(BaseModel):
@@ -84,6 +72,19 @@ class LatencyReport(BaseModel):
     """Of all timed runs together, by the sensor of the board, the card or the processor; None where there is none."""
 
     joules_per_picture: float | None = None
+    pictures: str = "host"
+    """Where the networks' inputs are made: `GPU`, or `host` and why where a GPU could."""
+
+    before: DeviceState = Field(default_factory=DeviceState)
+    after: DeviceState = Field(default_factory=DeviceState)
+    """Clocks, temperatures and what holds the device back, before the first timed run and after the last."""
+
+    samples_ms: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """Every timed run of every stage, in order; `bench compare` makes its intervals of them."""
+
+    throughput: Throughput | None = None
+    """Of several chains at once, where that was asked for; `throughput_per_s` is of one."""
+
     first_runs_ms: tuple[float, ...] = ()
     """What the first run of each input size took, compilation included; in no other number of the report."""
 
@@ -96,12 +97,14 @@ class BenchOptions:
         warm_up_runs: runs that are thrown away; on a GPU at least two per picture.
         min_runs, min_seconds: both must be reached.
         n_threads: CPU threads the chain was opened with, for the record.
+        n_chains: above 0, how many pictures a second that many chains at once reach is measured too.
     """
 
     warm_up_runs: int = 3
     min_runs: int = 20
     min_seconds: float = 5.0
     n_threads: int | None = None
+    n_chains: int = 0
 
 
 def measure_latency(
@@ -152,6 +155,7 @@ def bench_chain(
     samples: dict[str, list[float]] = {}
     engines: dict[str, dict[str, list[float]]] = {}
     n_boxes: list[int] = []
+    before = read_state()
     meter = start_meter(BACKENDS[chain.manifest.backend].on_gpu)
     start = time.perf_counter()
     runs = 0
@@ -165,6 +169,7 @@ def bench_chain(
         runs += 1
     elapsed_s = time.perf_counter() - start
     energy = meter.stop() if meter else None
+    after = read_state()
     stages = {name: distribution(values) for name, values in samples.items()}
     return LatencyReport(
         edgekd_version=edgekd.__version__,
@@ -190,25 +195,25 @@ def bench_chain(
         throughput_per_s=runs / elapsed_s,
         energy=energy,
         joules_per_picture=energy.joules / runs if energy else None,
-        warnings=_warnings(stages, n_boxes, runs) + _size_warnings(chain, first_runs_ms),
+        warnings=_warnings(stages, n_boxes, runs)
+        + _size_warnings(chain, first_runs_ms)
+        + state_warnings(before, after, is_jetson()),
+        pictures="GPU" if chain.pictures.on_device else f"host {chain.pictures.reason}".rstrip(),
+        before=before,
+        after=after,
+        samples_ms={name: tuple(round(value, 3) for value in values) for name, values in samples.items()},
+        throughput=_throughput(chain, pictures, options, chain_options),
         first_runs_ms=tuple(first_runs_ms),
     )
 
 
-def distribution(samples_ms: Sequence[float]) -> Distribution:
-    """Summarise samples in milliseconds; percentiles interpolate linearly."""
-    values = np.asarray(samples_ms, np.float64)
-    p50, p90, p99 = np.percentile(values, [50, 90, 99])
-    return Distribution(
-        n=len(values),
-        min_ms=float(values.min()),
-        mean_ms=float(values.mean()),
-        std_ms=float(values.std()),
-        p50_ms=float(p50),
-        p90_ms=float(p90),
-        p99_ms=float(p99),
-        max_ms=float(values.max()),
-    )
+def _throughput(
+    chain: Chain, pictures: Sequence[UInt8Array], options: BenchOptions, chain_options: ChainOptions
+) -> Throughput | None:
+    if not options.n_chains:
+        return None
+    wish = ThroughputOptions(options.n_chains, options.min_runs, options.min_seconds)
+    return measure_throughput(chain, pictures, wish, chain_options)
 
 
 def _append(samples: dict[str, list[float]], times_ms: Mapping[str, float]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from rich.table import Table
 
 from edgekd.errors import BackendUnavailable
 from edgekd.measure.latency import LatencyReport
+from edgekd.measure.samples import Distribution, SpeedUp
 
 COLUMNS = ("stage", "p50 ms", "p90 ms", "p99 ms", "mean ms", "min ms", "max ms")
 
@@ -47,6 +50,45 @@ def kinds_table(reports: Mapping[str, LatencyReport]) -> Table:
         values = ("" if times is None else f"{times.p50_ms:.1f}" for times in found)
         table.add_row(stage.replace("_", " "), *values, style="bold" if stage == "total" else None)
     return table
+
+
+def comparison_table(names: tuple[str, str], found: Mapping[str, SpeedUp]) -> Table:
+    """Return the medians of two and the speed-up with its 95 % interval; bold where one is certainly faster."""
+    table = Table("stage", f"{names[0]} p50 ms", f"{names[1]} p50 ms", "speed-up", "95 % interval")
+    for name, row in found.items():
+        interval = "" if row.low is None else f"{row.low:.2f} to {row.high:.2f}"
+        words = name.replace("_", " "), f"{row.a_ms:.1f}", f"{row.b_ms:.1f}", f"{row.ratio:.2f}x", interval
+        table.add_row(*words, style="bold" if row.is_certain else None)
+    return table
+
+
+def state_lines(report: LatencyReport) -> list[str]:
+    """Return what the device did: where pictures were prepared, clocks, temperatures, and several chains at once."""
+    lines = [f"pictures are prepared on the {report.pictures}"]
+    for label, state in (("before", report.before), ("after", report.after)):
+        words = [f"{name} {clock.now_mhz:.0f} MHz" for name, clock in state.clocks.items()][:4]
+        words += [f"{name} {value:.0f} C" for name, value in state.temperatures_c.items()][:4]
+        if words:
+            lines.append(f"{label}: {', '.join(words)}")
+    if (found := report.throughput) is not None:
+        lines.append(
+            f"{found.n_chains} chains at once: {found.pictures_per_s:.1f} pictures per second "
+            f"(one chain: {report.throughput_per_s:.1f}), p50 {found.latency.p50_ms:.1f} ms per picture"
+        )
+    return lines
+
+
+def latency_csv(report: LatencyReport) -> str:
+    """Return one line per stage as CSV: machine, backend, stage and the numbers of its distribution."""
+    numbers = tuple(Distribution.model_fields)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("machine", "backend", "stage", *numbers))
+    machine = report.machine.jetson or report.machine.gpu or report.machine.cpu
+    for name, values in report.stages.items():
+        row = (f"{getattr(values, number):.6g}" for number in numbers)
+        writer.writerow((machine, f"{report.backend} {report.backend_version}", name, *row))
+    return text.getvalue()
 
 
 def latency_markdown(report: LatencyReport) -> str:

@@ -4,19 +4,18 @@
 Nothing here runs at import or at first use.
 """
 
-import hashlib
 import os
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.files import cache_folder, scratch_folder, write_bytes
+from edgekd.nvrtc import PACKAGE_DIR, kernel_sources_dir, source_hash
 
 # No contraction to fused multiply-add: every instruction set then returns the same gradient.
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden", "-Wall")
@@ -86,27 +85,3 @@ def _run(command: list[str]) -> None:
         raise BackendUnavailable(f"the C++ compiler {command[0]!r} is not here; install g++ or set CXX.") from error
     if done.returncode != 0:
         raise BuildError(f"{command[0]} could not compile the CPU kernels: {done.stderr.strip()[-800:]}")
-
-
-PACKAGE_DIR = Path(__file__).resolve().parent.parent
-
-
-def kernel_sources_dir(package_dir: Path = PACKAGE_DIR) -> Path:
-    """Return the folder of the C++ and CUDA sources, in an installed package or in a source checkout.
-
-    An installation has it inside the package (`edgekd/_cuda_kernels`), a checkout beside it (`cuda_kernels`).
-    Raises BackendUnavailable when neither is there.
-    """
-    installed, checkout = package_dir / "_cuda_kernels", package_dir.parent / "cuda_kernels"
-    for folder in (installed, checkout):
-        if (folder / "csrc" / "haar_core.h").is_file():
-            return folder
-    raise BackendUnavailable(f"the kernel sources are neither in {installed} nor in {checkout}; reinstall edgekd.")
-
-
-def source_hash(paths: Iterable[Path]) -> str:
-    """Return 12 hex digits of the SHA-256 over the names and bytes of source files, in order of name."""
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]

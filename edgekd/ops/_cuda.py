@@ -1,10 +1,11 @@
 """The CUDA C++ kernels: CUDA tensors in, new tensors out, launched through the driver on PyTorch's own stream.
 
-The cubin is made by NVRTC at first use and cached by source hash and compute capability (see `_nvrtc`). No gradient
-or sum needs an answer from the device: nothing here stalls it.
+The cubin is made by NVRTC at first use and cached by source hash and compute capability (see `edgekd.nvrtc`). No
+gradient or sum needs an answer from the device: nothing here stalls it.
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeAlias
@@ -13,8 +14,7 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import BackendUnavailable
-from edgekd.ops._cpu_build import kernel_sources_dir
-from edgekd.ops._nvrtc import cached_cubin, load_nvrtc
+from edgekd.nvrtc import cubin_for, kernel_sources_dir, load_nvrtc
 from edgekd.ops._reference import BandWeights, HaarBands
 
 THREADS = 256  # kBlock in haar_loss.cuh
@@ -29,7 +29,8 @@ def why_unavailable(device_type: str) -> str | None:
         return f"the CUDA kernels do not take {device_type} tensors"
     try:
         kernel_sources_dir()
-        load_nvrtc()
+        if not os.environ.get("EDGEKD_CUBINS"):
+            load_nvrtc()
     except BackendUnavailable as error:
         return str(error).removesuffix(".")
     return None
@@ -114,7 +115,7 @@ def _driver() -> ctypes.CDLL:
 @lru_cache
 def _module(device: int) -> ctypes.c_void_p:
     major, minor = torch.cuda.get_device_capability(device)
-    cubin = cached_cubin(kernel_sources_dir(), 10 * major + minor)
+    cubin = cubin_for(10 * major + minor, "haar")
     module = ctypes.c_void_p()
     with torch.cuda.device(device):
         torch.cuda.current_stream()  # makes PyTorch's context the current one

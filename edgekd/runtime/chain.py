@@ -18,8 +18,9 @@ from edgekd.bundle import Manifest, read_manifest
 from edgekd.errors import InputError
 from edgekd.graphs import IMAGES, StageName
 from edgekd.runtime.detect import DetectOptions, Found, detect
-from edgekd.runtime.engines import Engine, clone_engines, close_engines, open_engines
-from edgekd.runtime.preprocess import check_picture, preprocess
+from edgekd.runtime.engines import Engine, clone_engines, close_engines, open_engines, start
+from edgekd.runtime.pictures import Pictures, open_pictures
+from edgekd.runtime.preprocess import check_picture
 from edgekd.runtime.segment import MaskOptions, empty_masks
 from edgekd.runtime.segmenters import Segmenter, open_segmenter
 from edgekd.runtime.segmenters.sam import SamSegmenter
@@ -49,8 +50,14 @@ class Chain:
     def __init__(self, manifest: Manifest, engines: Mapping[StageName, Engine]) -> None:
         self.manifest = manifest
         self._engines = dict(engines)
-        self._segmenter = open_segmenter(manifest, self._engines)
+        self._pictures = open_pictures(self._engines)
+        self._segmenter = open_segmenter(manifest, self._engines, self._pictures)
         self._in_use = threading.Lock()
+
+    @property
+    def pictures(self) -> Pictures:
+        """Where the networks' inputs are made, and why on the host where a GPU could."""
+        return self._pictures
 
     @property
     def segmenter(self) -> Segmenter:
@@ -83,6 +90,7 @@ class Chain:
     def close(self) -> None:
         """Give the engines' memory back; a closed chain refuses to be called."""
         with self._in_use:
+            self._pictures.close()
             close_engines(self._engines)
             self._engines.clear()
 
@@ -118,12 +126,13 @@ class Chain:
         options = options or ChainOptions()
         with self._alone():
             watch = Stopwatch()
+            self._take(picture, watch)
             if boxes is not None:
                 found = self._given(boxes, class_id, picture)
             elif class_id is not None:
                 raise InputError("class_id was given without boxes, expected both, or neither")
             else:
-                found = self._detect(picture, options.detect, watch)
+                found = self._detect(options, watch)
             if options.masks:
                 masks = self._segment(picture, found, options.mask, watch)
             else:
@@ -134,7 +143,9 @@ class Chain:
         """Run the detector alone; arguments and errors as for a call."""
         check_picture(picture)
         with self._alone():
-            return self._detect(picture, options or DetectOptions(), Stopwatch()).detections
+            watch = Stopwatch()
+            self._take(picture, watch)
+            return self._detect(ChainOptions(options or DetectOptions(), masks=False), watch).detections
 
     def warm_up(self, *sizes_px: tuple[int, int]) -> float:
         """Run every network once on a grey picture of each size, so that the first picture finds them compiled.
@@ -165,7 +176,8 @@ class Chain:
                 raise InputError(
                     f"a bundle of the kind {self.manifest.kind} has no image embeddings, expected one of the kind sam"
                 )
-            return self._segmenter.embed(picture)
+            self._pictures.take(picture)
+            return self._segmenter.embed()
 
     def engine_times_ms(self) -> dict[str, Mapping[str, float]]:
         """Return what each engine says of its last run: `h2d`, `gpu_compute`, `d2h` on a GPU, `compute` on a CPU."""
@@ -203,14 +215,23 @@ class Chain:
             )
         return Found(replace(detections, class_id=ids.astype(np.int32)))
 
-    def _detect(self, picture: UInt8Array, options: DetectOptions, watch: Stopwatch) -> Found:
-        pipeline = self.manifest.pipeline
-        blob, placement = preprocess(picture, pipeline.detector_input)
+    def _take(self, picture: UInt8Array, watch: Stopwatch) -> None:
+        self._pictures.take(picture)
+        if self._pictures.on_device:
+            watch.lap("upload")
+
+    def _detect(self, options: ChainOptions, watch: Stopwatch) -> Found:
+        """Find objects; on a GPU what the segmenter does with the picture alone runs beside the detector."""
+        pipeline, detector = self.manifest.pipeline, self._engines["detector"]
+        blob, placement = self._pictures.letterbox(pipeline.detector_input, detector, IMAGES)
         watch.lap("detector_preprocess")
-        outputs = self._engines["detector"].infer({IMAGES: blob})
+        finish = start(detector, {IMAGES: blob})
+        if options.masks:
+            self._segmenter.start(watch)
+        outputs = finish()
         watch.lap("detector")
-        most = min(options.max_boxes, self.manifest.max_boxes)
-        found = detect(outputs, pipeline.head, placement, replace(options, max_boxes=most))
+        most = min(options.detect.max_boxes, self.manifest.max_boxes)
+        found = detect(outputs, pipeline.head, placement, replace(options.detect, max_boxes=most))
         watch.lap("detector_postprocess")
         return found
 

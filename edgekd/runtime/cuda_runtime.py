@@ -13,10 +13,14 @@ from edgekd.runtime.cuda_calls import CudaError
 # Values of enumerations and flags in driver_types.h; the same in CUDA 11, 12 and 13.
 _HOST_TO_DEVICE = 1
 _DEVICE_TO_HOST = 2
+_DEVICE_TO_DEVICE = 3
 _ATTRIBUTE_MULTIPROCESSORS = 16
+_ATTRIBUTE_INTEGRATED = 18
+_ATTRIBUTE_CAN_MAP = 19
 _ATTRIBUTE_MAJOR = 75
 _ATTRIBUTE_MINOR = 76
 _STREAM_NON_BLOCKING = 1
+_HOST_ALLOC_MAPPED = 2
 _CAPTURE_THREAD_LOCAL = 1
 _OUT_OF_MEMORY = 2
 
@@ -28,12 +32,16 @@ _SIGNATURES: dict[str, tuple[object, ...]] = {
     "cudaFree": (_ADDRESS,),
     "cudaMallocHost": (ctypes.POINTER(_ADDRESS), ctypes.c_size_t),
     "cudaFreeHost": (_ADDRESS,),
+    "cudaHostAlloc": (ctypes.POINTER(_ADDRESS), ctypes.c_size_t, ctypes.c_uint),
+    "cudaHostGetDevicePointer": (ctypes.POINTER(_ADDRESS), _ADDRESS, ctypes.c_uint),
     "cudaMemcpyAsync": (_ADDRESS, _ADDRESS, ctypes.c_size_t, ctypes.c_int, _ADDRESS),
     "cudaStreamCreateWithFlags": (ctypes.POINTER(_ADDRESS), ctypes.c_uint),
     "cudaStreamSynchronize": (_ADDRESS,),
     "cudaStreamDestroy": (_ADDRESS,),
+    "cudaStreamWaitEvent": (_ADDRESS, _ADDRESS, ctypes.c_uint),
     "cudaEventCreate": (ctypes.POINTER(_ADDRESS),),
     "cudaEventRecord": (_ADDRESS, _ADDRESS),
+    "cudaEventSynchronize": (_ADDRESS,),
     "cudaEventElapsedTime": (ctypes.POINTER(ctypes.c_float), _ADDRESS, _ADDRESS),
     "cudaEventDestroy": (_ADDRESS,),
     "cudaStreamBeginCapture": (_ADDRESS, ctypes.c_int),
@@ -94,6 +102,15 @@ class CudaRuntime:
         """Give page-locked host memory back."""
         self._call("cudaFreeHost", address)
 
+    def shares_memory(self) -> bool:
+        """Say whether the GPU works in the memory of the host, as on a Jetson, where a copy to it is a waste."""
+        return bool(self._attribute(_ATTRIBUTE_INTEGRATED) and self._attribute(_ATTRIBUTE_CAN_MAP))
+
+    def allocate_mapped(self, n_bytes: int) -> tuple[int, int]:
+        """Return the addresses, for the host and for the GPU, of page-locked memory; `free_pinned` takes the first."""
+        host = self._create("cudaHostAlloc", n_bytes, _HOST_ALLOC_MAPPED)
+        return host, self._create("cudaHostGetDevicePointer", host, 0)
+
     def copy_to_device(self, device: int, host: int, n_bytes: int, stream: int) -> None:
         """Queue a copy from page-locked host memory."""
         self._call("cudaMemcpyAsync", device, host, n_bytes, _HOST_TO_DEVICE, stream)
@@ -101,6 +118,10 @@ class CudaRuntime:
     def copy_to_host(self, host: int, device: int, n_bytes: int, stream: int) -> None:
         """Queue a copy to page-locked host memory."""
         self._call("cudaMemcpyAsync", host, device, n_bytes, _DEVICE_TO_HOST, stream)
+
+    def copy_on_device(self, to: int, source: int, n_bytes: int, stream: int) -> None:
+        """Queue a copy within device memory, against which a kernel's bandwidth is measured."""
+        self._call("cudaMemcpyAsync", to, source, n_bytes, _DEVICE_TO_DEVICE, stream)
 
     def create_stream(self) -> int:
         """Return a stream that does not wait for the default stream."""
@@ -121,6 +142,14 @@ class CudaRuntime:
     def record(self, event: int, stream: int) -> None:
         """Queue an event."""
         self._call("cudaEventRecord", event, stream)
+
+    def wait_event(self, stream: int, event: int) -> None:
+        """Let what is queued in a stream from here on wait for an event of another stream; the host does not wait."""
+        self._call("cudaStreamWaitEvent", stream, event, 0)
+
+    def synchronize_event(self, event: int) -> None:
+        """Wait on the host until an event is done."""
+        self._call("cudaEventSynchronize", event)
 
     def elapsed_ms(self, start: int, end: int) -> float:
         """Return the time between two events that are done."""

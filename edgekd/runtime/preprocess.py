@@ -109,7 +109,8 @@ def preprocess(picture: UInt8Array, spec: ImageInput) -> tuple[Float32Array, Pla
     placement = place(picture.shape[:2], spec)
     height, width = placement.resized_px
     if picture.shape[:2] != (height, width):
-        picture = cv2.resize(picture, (width, height), interpolation=_interpolation(placement, spec))
+        how = cv2.INTER_AREA if averages(placement, spec) else cv2.INTER_LINEAR
+        picture = cv2.resize(picture, (width, height), interpolation=how)
     blob = np.empty((1, 3, *placement.input_px), np.float32)
     rows = slice(placement.top_px, placement.top_px + height)
     columns = slice(placement.left_px, placement.left_px + width)
@@ -124,7 +125,7 @@ def preprocess(picture: UInt8Array, spec: ImageInput) -> tuple[Float32Array, Pla
     return blob, placement
 
 
-def _interpolation(placement: Placement, spec: ImageInput) -> int:
-    # Averaging areas is what an antialiased resize does; it only makes sense when the picture shrinks.
+def averages(placement: Placement, spec: ImageInput) -> bool:
+    """Say whether the picture is resized by averaging areas, as an antialiased resize does; otherwise linearly."""
     shrinks = placement.scale_x < 1 and placement.scale_y < 1
-    return cv2.INTER_AREA if spec.interpolation == "area" and shrinks else cv2.INTER_LINEAR
+    return spec.interpolation == "area" and shrinks

@@ -1,9 +1,5 @@
 """Compile the CPU kernels once into a throw-away cache, and fill every uninitialised tensor with NaN."""
 
-import re
-import subprocess
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -39,21 +35,3 @@ def backend(request, kernel_cache):
     if request.param == "cpu" and find_cpu_library() is None:
         pytest.skip("no C++ compiler on this machine")
     return request.param
-
-
-@pytest.fixture(scope="session")
-def kernel_code(tmp_path_factory):
-    """A function cubin -> {kernel name: its machine code as text}, by the disassembler that Triton brings."""
-    triton = pytest.importorskip("triton")
-    disassembler = next(Path(triton.__file__).parent.rglob("bin/nvdisasm"), None)
-    if disassembler is None:
-        pytest.skip("this Triton brings no nvdisasm")
-
-    def disassemble(cubin):
-        file = tmp_path_factory.mktemp("sass") / "kernel.cubin"
-        file.write_bytes(cubin)
-        text = subprocess.run([disassembler, "-c", file], check=True, capture_output=True, text=True).stdout
-        sections = re.split(r"\.section\s+\.text\.", text)[1:]
-        return {section.split(",")[0]: section for section in sections}
-
-    return disassemble

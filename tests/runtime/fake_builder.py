@@ -2,7 +2,8 @@
 
 `use_building_tensorrt` makes `import tensorrt` give a module that builds and runs, so that `build_bundle`, `Chain`,
 `bench` and `evaluate` work as on a device. Scratch memory is that which TensorRT-RTX's builder said for the default
-models at 1024 px in fp16: encoder 84 MB, detector 37 MB, decoder 13.2 MB for each box.
+models at 1024 px in fp16: encoder 84 MB, detector 37 MB, decoder 13.2 MB for each box; for the crop network it is a
+guess.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import onnx
 
 from edgekd.runtime.tensorrt_library import tensorrt_library
 
-SCRATCH = {"images": (37_000_000, 0), "image": (84_000_000, 0), "boxes": (0, 13_220_000)}
+SCRATCH = {"images": (37_000_000, 0), "image": (84_000_000, 0), "boxes": (0, 13_220_000), "crops": (0, 1_000_000)}
 OLD_FLAGS = {"FP16": "fp16", "INT8": "int8", "OBEY_PRECISION_CONSTRAINTS": "obey"}
 
 

@@ -1,6 +1,7 @@
 """A functional TensorRT for machines without one: host_cudart.c below, ONNX Runtime behind, TensorRT's rules enforced.
 
-`use_host_cuda` makes `open_cuda` load the host implementation of the CUDA calls; `use_fake_tensorrt` makes
+`use_host_cuda` makes `open_cuda` load the host implementation of the CUDA calls, `use_host_driver` adds the picture
+kernels; `use_fake_tensorrt` makes
 `import tensorrt` give a module whose engines compute through it. The rules are those of the library: a context owns
 its profile unless the plan shares it, the first run of a shape is not recorded, a context without memory must be given
 some, and every address is that of live device memory.
@@ -22,7 +23,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edgekd.runtime import cuda
+from edgekd.nvrtc import kernel_sources_dir
+from edgekd.runtime import cuda, picture_kernels
 from edgekd.runtime.tensorrt_library import tensorrt_library
 
 CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -45,14 +47,36 @@ def compiled() -> str:
     return str(target)
 
 
+@functools.cache
+def compiled_driver() -> str:
+    """Compile the driver calls with the picture kernels inside, and return the library's path."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler to build the host implementation of the CUDA driver")
+    target = Path(compiled()).with_name("libcuda-host.so")
+    csrc = kernel_sources_dir() / "csrc"
+    flags = ["-O1", "-std=c++17", "-w", "-shared", "-fPIC", f"-I{csrc}", f"-I{csrc / 'host'}"]
+    source = Path(__file__).with_name("host_driver.cpp")
+    subprocess.run([compiler, *flags, "-o", str(target), str(source), compiled()], check=True)
+    return str(target)
+
+
+def use_host_driver(monkeypatch) -> ctypes.CDLL:
+    """Let the picture kernels run on the host too; after `use_host_cuda`, which leaves a machine without them."""
+    monkeypatch.setenv("EDGEKD_LIBCUDA", compiled_driver())
+    monkeypatch.setattr(picture_kernels, "cubin_for", lambda sm, family: b"cubin" if sm == 87 else b"another GPU's")
+    return ctypes.CDLL(compiled_driver())
+
+
 def use_host_cuda(monkeypatch) -> ctypes.CDLL:
     """Make `open_cuda` load the host implementation, reset to one whole device and working captures."""
     monkeypatch.setenv("EDGEKD_CUDART", compiled())
+    monkeypatch.setenv("EDGEKD_LIBCUDA", "libcuda-that-is-nowhere.so")
     cuda.open_cuda.cache_clear()
     library = ctypes.CDLL(os.environ["EDGEKD_CUDART"])
     library.host_enqueue.argtypes = (ctypes.c_void_p, CALLBACK, ctypes.c_void_p)
     library.host_is_capturing.argtypes = (ctypes.c_void_p,)
-    library.host_is_device.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    library.host_is_device.argtypes = library.host_is_pinned.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     for name in ("host_device_bytes", "host_device_peak", "host_copied_bytes"):
         getattr(library, name).restype = ctypes.c_longlong
     library.host_reset()

@@ -17,29 +17,31 @@
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, MEMORY_ALLOCATION = 2, NO_DEVICE = 100, NOT_READY = 600, CAPTURE_INVALIDATED = 901,
        ILLEGAL_STATE = 401, ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900 };
-enum { HOST_TO_DEVICE = 1, DEVICE_TO_HOST = 2 };
+enum { HOST_TO_DEVICE = 1, DEVICE_TO_HOST = 2, DEVICE_TO_DEVICE = 3 };
 enum { MAX_OPERATIONS = 256, MAX_ALLOCATIONS = 1024 };
 
 typedef void (*host_function)(void *argument);
-typedef struct { double time_ms; int recorded; } event_t;
+struct stream;
+typedef struct { double time_ms; int n_queued, n_done; struct stream *stream; } event_t;
 typedef struct {
-    enum { COPY, CALL, RECORD } kind;
+    enum { COPY, CALL, RECORD, WAIT } kind;
     void *to;
     const void *from;
     size_t n_bytes;
     host_function function;
     event_t *event;
+    int n_records; /* of the event, that a WAIT waits for */
 } operation_t;
 typedef struct { operation_t operations[MAX_OPERATIONS]; int n; } graph_t;
-typedef struct { graph_t queue; graph_t *capture; int invalidated; } stream_t;
+typedef struct stream { graph_t queue; int n_run; graph_t *capture; int invalidated; } stream_t;
 
 static struct { char *start; size_t n_bytes; int on_device; } allocations[MAX_ALLOCATIONS];
 static _Atomic int n_objects, n_graph_launches; /* clones run in several threads, each with its own stream */
-static _Atomic long long n_device_bytes, n_device_peak, copied_bytes[3];
+static _Atomic long long n_device_bytes, n_device_peak, copied_bytes[4];
 static _Atomic int sticky, last_error, allocations_until_failure;
 static _Thread_local int n_captures, broke_capture; /* recordings of this thread, and whether a call was forbidden */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int n_devices = 1, fail_capture;
+static int n_devices = 1, fail_capture, is_integrated;
 
 /* What every call returns goes through here: a broken device stays broken, and the last error can be asked for. */
 static int said(int code) {
@@ -125,8 +127,13 @@ static int queue(stream_t *stream, operation_t operation) {
     return SUCCESS;
 }
 
+static void run_until(const event_t *event, int n_records);
+
 static void run(const operation_t *operation) {
-    if (sticky) return;
+    if (sticky) { /* nothing is computed any more, and nobody waits for ever */
+        if (operation->kind == RECORD) operation->event->n_done++;
+        return;
+    }
     if (operation->kind == COPY) {
         const size_t n = operation->n_bytes;
         if ((find(operation->to, n, 0) < 0 && find(operation->to, n, 1) < 0) ||
@@ -141,8 +148,21 @@ static void run(const operation_t *operation) {
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
         operation->event->time_ms = now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
-        operation->event->recorded = 1;
+        operation->event->n_done++;
     }
+    /* Work that another stream has queued runs now: without the wait it would not have. */
+    if (operation->kind == WAIT) run_until(operation->event, operation->n_records);
+}
+
+/* Run the next operation of a stream. */
+static void step(stream_t *stream) {
+    operation_t next = stream->queue.operations[stream->n_run++];
+    if (stream->n_run == stream->queue.n) stream->n_run = stream->queue.n = 0;
+    run(&next);
+}
+
+static void run_until(const event_t *event, int n_records) {
+    while (event->n_done < n_records && event->stream->queue.n) step(event->stream);
 }
 
 const char *cudaGetErrorString(int code) {
@@ -159,6 +179,7 @@ int cudaGetLastError(void) {
 
 int cudaGetDeviceCount(int *count) { return *count = n_devices, n_devices ? SUCCESS : NO_DEVICE; }
 int cudaDeviceGetAttribute(int *value, int attribute, int device) {
+    if (!device && (attribute == 18 || attribute == 19)) return *value = is_integrated, SUCCESS;
     if (device || (attribute != 16 && attribute != 75 && attribute != 76)) return INVALID_VALUE;
     return *value = attribute == 76 ? 7 : 8, SUCCESS; /* an Orin Nano: 8.7 with 8 multiprocessors */
 }
@@ -167,10 +188,17 @@ int cudaMalloc(void **address, size_t n_bytes) { return allocate(address, n_byte
 int cudaFree(void *address) { return release(address, 1); }
 int cudaMallocHost(void **address, size_t n_bytes) { return allocate(address, n_bytes, 0); }
 int cudaFreeHost(void *address) { return release(address, 0); }
+int cudaHostAlloc(void **address, size_t n_bytes, unsigned flags) {
+    return flags == 2 ? allocate(address, n_bytes, 0) : INVALID_VALUE;
+}
+int cudaHostGetDevicePointer(void **device, void *host, unsigned flags) {
+    if (flags || find(host, 1, 0) < 0) return said(INVALID_VALUE);
+    return *device = host, SUCCESS;
+}
 
 int cudaMemcpyAsync(void *to, const void *from, size_t n_bytes, int kind, stream_t *stream) {
-    if (kind != HOST_TO_DEVICE && kind != DEVICE_TO_HOST) return INVALID_VALUE;
-    if (find(to, n_bytes, kind == HOST_TO_DEVICE) < 0 || find(from, n_bytes, kind == DEVICE_TO_HOST) < 0)
+    if (kind < HOST_TO_DEVICE || kind > DEVICE_TO_DEVICE) return INVALID_VALUE;
+    if (find(to, n_bytes, kind != DEVICE_TO_HOST) < 0 || find(from, n_bytes, kind != HOST_TO_DEVICE) < 0)
         return said(INVALID_VALUE);
     copied_bytes[kind] += n_bytes;
     return queue(stream, (operation_t){.kind = COPY, .to = to, .from = from, .n_bytes = n_bytes});
@@ -182,19 +210,27 @@ int cudaStreamCreateWithFlags(stream_t **stream, unsigned flags) {
 int cudaStreamDestroy(stream_t *stream) { return destroy(stream); }
 int cudaStreamSynchronize(stream_t *stream) {
     if (!stream || !allowed()) return said(CAPTURE_UNSUPPORTED);
-    for (int i = 0; i < stream->queue.n; i++) run(&stream->queue.operations[i]);
-    stream->queue.n = 0;
+    while (stream->queue.n) step(stream);
     return said(SUCCESS);
 }
 
 int cudaEventCreate(event_t **event) { return *event = object(sizeof(event_t)), SUCCESS; }
 int cudaEventDestroy(event_t *event) { return destroy(event); }
 int cudaEventRecord(event_t *event, stream_t *stream) {
-    event->recorded = 0;
+    event->n_queued++, event->stream = stream;
     return queue(stream, (operation_t){.kind = RECORD, .event = event});
 }
+int cudaStreamWaitEvent(stream_t *stream, event_t *event, unsigned flags) {
+    if (flags) return INVALID_VALUE;
+    return queue(stream, (operation_t){.kind = WAIT, .event = event, .n_records = event->n_queued});
+}
+int cudaEventSynchronize(event_t *event) {
+    if (!allowed()) return said(CAPTURE_UNSUPPORTED);
+    run_until(event, event->n_queued);
+    return said(SUCCESS);
+}
 int cudaEventElapsedTime(float *milliseconds, const event_t *start, const event_t *end) {
-    if (!start->recorded || !end->recorded) return NOT_READY;
+    if (!start->n_done || start->n_done < start->n_queued || !end->n_done || end->n_done < end->n_queued) return NOT_READY;
     return *milliseconds = (float)(end->time_ms - start->time_ms), SUCCESS;
 }
 
@@ -241,6 +277,7 @@ int host_enqueue(stream_t *stream, host_function function, void *argument) {
     return queue(stream, (operation_t){.kind = CALL, .function = function, .to = argument});
 }
 int host_is_capturing(const stream_t *stream) { return stream && stream->capture != NULL; }
+int host_is_pinned(const void *address, size_t n_bytes) { return find(address, n_bytes, 0) >= 0; }
 int host_is_device(const void *address, size_t n_bytes) { return find(address, n_bytes, 1) >= 0; }
 void host_break(void) { sticky = ILLEGAL_ADDRESS; }
 void host_fail_allocation(int nth) { allocations_until_failure = nth; }
@@ -251,7 +288,7 @@ void host_reset(void) {
     sticky = last_error = allocations_until_failure = fail_capture = n_captures = broke_capture = 0;
     n_device_peak = n_device_bytes;
     copied_bytes[1] = copied_bytes[2] = 0;
-    n_devices = 1;
+    n_devices = 1, is_integrated = 0;
 }
 int host_live_objects(void) {
     int n = n_objects;
@@ -259,5 +296,6 @@ int host_live_objects(void) {
     return n;
 }
 int host_graph_launches(void) { return n_graph_launches; }
+void host_set_integrated(int integrated) { is_integrated = integrated; }
 void host_set_devices(int count) { n_devices = count; }
 void host_fail_captures(int fail) { fail_capture = fail; }

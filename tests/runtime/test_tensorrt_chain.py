@@ -6,14 +6,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from kind_models import write_crop_models, write_segment_models
 from small_models import write_small_models
 
 from edgekd.backends import BACKENDS
 from edgekd.bundle import read_manifest
+from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.deploy.build import BuildOptions, build_bundle
-from edgekd.errors import BundleMismatch
+from edgekd.errors import BundleMismatch, InputError
+from edgekd.measure.accuracy import evaluate_chain
+from edgekd.measure.coco_metrics import encode_masks
 from edgekd.measure.latency import BenchOptions, bench_chain
 from edgekd.package_files import default_models
 from edgekd.runtime import cuda
@@ -32,7 +37,9 @@ OPTIONS = ChainOptions(DetectOptions(confidence=0.05, max_boxes=7))
 
 @pytest.fixture
 def cudart(monkeypatch):
-    yield host_cuda.use_host_cuda(monkeypatch)
+    library = host_cuda.use_host_cuda(monkeypatch)
+    yield library
+    library.host_reset()
     cuda.open_cuda.cache_clear()
     tensorrt_library.cache_clear()
 
@@ -51,6 +58,26 @@ def bundle(models, tmp_path_factory):
     cuda.open_cuda.cache_clear()
     tensorrt_library.cache_clear()
     return folder
+
+
+@pytest.fixture(scope="module")
+def crop_bundle(tmp_path_factory):
+    """A bundle of the kind crop, of the same TensorRT."""
+    folder = tmp_path_factory.mktemp("crop")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        fake_builder.use_building_tensorrt(monkeypatch, host_cuda.use_host_cuda(monkeypatch))
+        models = write_crop_models(folder / "models")
+        build(models, folder / "bundle", "tensorrt", box_buckets=(1, 4), detector_px=(320, 320))
+    cuda.open_cuda.cache_clear()
+    tensorrt_library.cache_clear()
+    return folder / "bundle"
+
+
+@pytest.fixture
+def driver(cudart, monkeypatch):
+    """TensorRT 10.3 and the picture kernels."""
+    fake_builder.use_building_tensorrt(monkeypatch, cudart)
+    return host_cuda.use_host_driver(monkeypatch)
 
 
 def build(models, folder, backend, **options):
@@ -114,6 +141,112 @@ def test_embeddings_stay_on_the_gpu(bundle, scene, cudart, monkeypatch):
     assert np.isfinite(own).all(), "it outlives the chain"
 
 
+def on_host(folder, pictures_of, monkeypatch):
+    with monkeypatch.context() as context:
+        context.setenv("EDGEKD_PICTURES", "host")
+        with Chain.open(folder) as chain:
+            assert not chain.pictures.on_device
+            return [chain(picture, OPTIONS) for picture in pictures_of]
+
+
+def assert_close(result, expected):
+    """One grey level in the inputs moves boxes and masks by little."""
+    assert len(result) == len(expected)
+    np.testing.assert_allclose(result.detections.xyxy, expected.detections.xyxy, atol=1.0)
+    for index in range(len(expected)):
+        assert (result.masks.full(index) != expected.masks.full(index)).mean() < 0.01
+
+
+@pytest.mark.parametrize(("kind", "integrated"), [("sam", False), ("sam", True), ("crop", False)])
+def test_the_chain_answers_as_with_pictures_of_the_host(
+    kind, integrated, bundle, crop_bundle, scene, cudart, driver, monkeypatch
+):  # fmt: skip
+    folder = {"sam": bundle, "crop": crop_bundle}[kind]
+    cudart.host_set_integrated(integrated)
+    seen = [scene, scene[:320, :500].copy(), scene][: 3 if kind == "sam" else 1]
+    expected = on_host(folder, seen, monkeypatch)
+    before = cudart.host_live_objects(), cudart.host_device_bytes()
+    with Chain.open(folder) as chain, chain.clone() as clone:
+        assert chain.pictures.on_device and not chain.pictures.reason
+        for picture, answer in zip(seen, expected, strict=True):
+            for each in (chain, clone):
+                result = each(picture, OPTIONS)
+                assert_close(result, answer)
+                assert "upload" in result.times_ms
+    assert (cudart.host_live_objects(), cudart.host_device_bytes()) == before
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_a_picture_is_uploaded_once_and_inputs_never(integrated, bundle, scene, cudart, driver):
+    cudart.host_set_integrated(integrated)
+    with Chain.open(bundle) as chain:
+        chain(scene, OPTIONS)
+        copied, launches = cudart.host_copied_bytes(1), driver.host_picture_launches()
+        chain(scene, OPTIONS)
+        boxes = 8 * 4 * 4
+        assert cudart.host_copied_bytes(1) - copied == boxes + (0 if integrated else scene.nbytes)
+        assert driver.host_picture_launches() - launches == 2, "one for the detector, one for the encoder"
+
+
+def test_pictures_without_a_box_follow_one_another(bundle, scene, cudart, driver, monkeypatch):
+    """The encoder of a picture without boxes may still run while the next picture is uploaded."""
+    black = np.zeros_like(scene)
+    (expected,) = on_host(bundle, [scene], monkeypatch)
+    with Chain.open(bundle) as chain:
+        never = ChainOptions(DetectOptions(confidence=0.999))
+        for _ in range(3):
+            assert not len(chain(black, never))
+            assert_close(chain(scene, OPTIONS), expected)
+        own = chain.embed(scene)
+        chain.embed(black)
+        np.testing.assert_array_equal(own, chain.embed(scene))
+
+
+def test_a_machine_without_the_kernels_says_so(bundle, scene, cudart, monkeypatch, caplog):
+    fake_builder.use_building_tensorrt(monkeypatch, cudart)
+    with Chain.open(bundle) as chain:
+        assert len(chain(scene, OPTIONS)) == 7
+        assert chain.pictures.reason.startswith("the CUDA driver cannot be loaded")
+    (record,) = [record for record in caplog.records if record.name == "edgekd.pictures"]
+    assert record.getMessage().startswith("pictures are prepared on the host, not on the GPU: the CUDA driver")
+    host_cuda.use_host_driver(monkeypatch)
+    monkeypatch.setattr("edgekd.runtime.picture_kernels.cubin_for", lambda sm, family: b"broken")
+    with Chain.open(bundle) as chain:
+        assert "cannot load the picture kernels: invalid argument" in chain.pictures.reason
+    monkeypatch.setenv("EDGEKD_PICTURES", "gpu")
+    with pytest.raises(InputError, match="EDGEKD_PICTURES is 'gpu', expected host"):
+        Chain.open(bundle)
+
+
+@pytest.mark.parametrize("kind", ["crop", "yolo-seg"])
+def test_the_other_kinds_are_benched_and_evaluated(kind, crop_bundle, scene, cudart, driver, monkeypatch, tmp_path):
+    """What the chain says with pictures of the host are the labels; with those of the GPU nearly all must be found."""
+    folder = crop_bundle
+    if kind == "yolo-seg":
+        folder = build(
+            write_segment_models(tmp_path / "models"), tmp_path / "bundle", "tensorrt", detector_px=(320, 320)
+        )
+    (said,) = on_host(folder, [scene], monkeypatch)
+    assert len(said) > 3 and said.masks.areas_px().min() > 0
+    cv2.imwrite(str(tmp_path / "scene.png"), scene)
+    picture = LabelledPicture(
+        path=tmp_path / "scene.png", size_px=scene.shape[:2], xyxy=said.detections.xyxy,
+        class_id=said.detections.class_id, area_px=said.masks.areas_px().astype(np.float64),
+        crowd=np.zeros(len(said), np.bool_), segmentations=tuple(encode_masks(said.masks)),
+    )  # fmt: skip
+    before = cudart.host_live_objects(), cudart.host_device_bytes()
+    with Chain.open(folder) as chain:
+        labels = LabelledSet(tmp_path, chain.manifest.pipeline.class_names, (picture,))
+        metrics, _ = evaluate_chain(chain, labels)
+        # Boxes by the order of their confidence; the masks differ where one grey level crosses the threshold.
+        assert metrics["box"]["ap50"] > 0.95 and metrics["mask"]["ap50"] > 0.95
+        report = bench_chain(chain, "0", [scene], BenchOptions(0, 2, 0, n_chains=2), OPTIONS)
+    assert report.pictures == "GPU" and report.stages["upload"].n == 2
+    assert report.throughput.n_pictures == 2
+    assert set(report.engines) == set(read_manifest(folder).stages)
+    assert (cudart.host_live_objects(), cudart.host_device_bytes()) == before
+
+
 def test_default_buckets_bound_the_memory_of_two_clones(cudart, monkeypatch, tmp_path):
     """The default models at 1024 px: 700 MB of device memory for two chains, by the scratch sizes of a real builder."""
     fake_builder.use_building_tensorrt(monkeypatch, cudart)
@@ -134,11 +267,14 @@ def test_default_buckets_bound_the_memory_of_two_clones(cudart, monkeypatch, tmp
     for _ in range(2):
         chain = []
         for name in tensors:
-            chain.append(TensorRtEngine.open(tmp_path / f"{name}.engine", False, beside=chain[0] if chain else None))
-        chain[0]._lane.scratch()
+            # The detector has a lane of its own, encoder and decoder share one.
+            chain.append(TensorRtEngine.open(tmp_path / f"{name}.engine", False, beside=(*chain[1:], None)[0]))
+        for engine in chain[:2]:
+            engine._lane.scratch()
         chains.append(chain)
-    used = cudart.host_device_bytes() + weights
-    assert 150e6 < used < 700e6
+    picture = 3840 * 2160 * 3
+    used = cudart.host_device_bytes() + weights + len(chains) * picture
+    assert 500e6 < used < 700e6
     for engine in sum(chains, []):
         engine.close()
 

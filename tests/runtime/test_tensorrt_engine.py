@@ -399,3 +399,25 @@ def test_rtx_compiles_before_it_records(monkeypatch, cudart, plan):
     assert len(fake.engines) == 1
     engine.close()
     tensorrt_library.cache_clear()
+
+
+def test_ten_thousand_calls_of_five_engines_leave_memory_as_it_was(plan, cudart, monkeypatch):
+    """An engine and four clones: once every shape has its graph nothing grows, and in the end all comes back."""
+    host_cuda.use_fake_tensorrt(monkeypatch, cudart)
+    before = cudart.host_live_objects(), cudart.host_device_bytes()
+    engines = [TensorRtEngine.open(plan, rtx=False)]
+    engines += [engines[0].clone() for _ in range(4)]
+    feeds = [feeds_of(n) for n in (1, 5, 16)]
+    expected = [2 * feed["x"] + feed["bias"].astype(np.float32) for feed in feeds]
+    for step in range(10_000):
+        outputs = engines[step % 5].infer(feeds[step // 5 % 3])
+        if step == 29:
+            settled = cudart.host_live_objects(), cudart.host_device_bytes()
+        if step % 97 == 0:
+            np.testing.assert_array_equal(outputs["y"], expected[step // 5 % 3])
+    assert (cudart.host_live_objects(), cudart.host_device_bytes()) == settled
+    assert cudart.host_device_peak() == settled[1]
+    for engine in engines:
+        engine.close()
+    assert (cudart.host_live_objects(), cudart.host_device_bytes()) == before
+    tensorrt_library.cache_clear()

@@ -30,8 +30,8 @@ MUTANTS = {
     "the stream is not waited for": ("        cuda.synchronize(self._lane.stream)\n        if not", "        if not"),
     "another lane is not waited for": ("                cuda.synchronize(feed.lane.stream)", "                pass"),
     "a buffer is freed early": (
-        "        self._finish()\n        return outputs",
-        "        self._plan.cuda.free(self._buffers[0].device)\n        self._finish()\n        return outputs",
+        "            self._finish()\n            return outputs",
+        "            self._plan.cuda.free(self._buffers[0].device); self._finish()\n            return outputs",
     ),
     "a buffer is never freed": ("        resources.callback(plan.cuda.free, device)\n", ""),
     "a graph is never freed": ("        cuda.destroy_graph(bound.graph)", "        pass"),

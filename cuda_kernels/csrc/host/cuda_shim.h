@@ -4,6 +4,7 @@
 #pragma once
 #include <ucontext.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -17,11 +18,12 @@
 #define __launch_bounds__(...)
 #define EDGEKD_DEVICE inline
 #define EDGEKD_SHARED(T, name, count) T* name = shim::shared<T>(__LINE__, count)
+#define EDGEKD_DYNAMIC_SHARED(name) unsigned char* name = shim::dynamic_shared()
 
 namespace shim {
 
 struct Index {
-  unsigned x;
+  unsigned x = 1, y = 1, z = 1;
 };
 
 enum class State { running, at_barrier, at_shuffle, done };
@@ -44,6 +46,14 @@ T* shared(int line, size_t count) {
   std::vector<char>& memory = shared_memory[line];
   if (memory.empty()) memory.assign(count * sizeof(T), static_cast<char>(0xff));
   return reinterpret_cast<T*>(memory.data());
+}
+
+inline size_t dynamic_bytes;                     // of shared memory that the launch asked for
+inline std::vector<unsigned char> dynamic_memory;  // one block's, of exactly that many bytes
+
+inline unsigned char* dynamic_shared() {
+  if (dynamic_memory.empty()) dynamic_memory.assign(dynamic_bytes, 0xff);
+  return dynamic_memory.data();
 }
 
 inline void wait(State state) {
@@ -91,6 +101,7 @@ inline void start_fibers(unsigned threads) {
 // Runs every thread to its next wait, then lets go whole warps at a shuffle or the whole block at a barrier.
 inline void run_block(unsigned threads, bool reversed) {
   shared_memory.clear();
+  dynamic_memory.clear();
   start_fibers(threads);
   while (!all_in(0, threads, State::done)) {
     bool released = false;
@@ -131,16 +142,32 @@ T __shfl_xor_sync(unsigned, T value, int lane_mask) {
 
 namespace shim {
 
+// What a launch is besides its arguments; `reversed` is the order in which a block's threads run.
+struct Launch {
+  Index grid;
+  unsigned threads = 256;
+  size_t shared_bytes = 0;
+  bool reversed = false;
+};
+
 template <typename Kernel, typename... Arguments>
-void launch(Kernel run, unsigned blocks, bool reversed, Arguments... arguments) {
+void launch(Kernel run, const Launch& how, Arguments... arguments) {
   const std::function<void()> body = [=] { run(arguments...); };
   kernel = &body;
-  gridDim = {blocks};
-  blockDim = {256};
-  for (unsigned block = 0; block < blocks; ++block) {
-    blockIdx = {block};
-    run_block(256, reversed);
-  }
+  gridDim = how.grid;
+  blockDim = {how.threads, 1, 1};
+  dynamic_bytes = how.shared_bytes;
+  for (unsigned z = 0; z < how.grid.z; ++z)
+    for (unsigned y = 0; y < how.grid.y; ++y)
+      for (unsigned x = 0; x < how.grid.x; ++x) {
+        blockIdx = {x, y, z};
+        run_block(how.threads, how.reversed);
+      }
+}
+
+template <typename Kernel, typename... Arguments>
+void launch(Kernel run, unsigned blocks, bool reversed, Arguments... arguments) {
+  launch(run, Launch{{blocks, 1, 1}, 256, 0, reversed}, arguments...);
 }
 
 }  // namespace shim

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,29 @@ class Engine(Protocol):
         """Give memory back; the engine must not be used afterwards."""
 
 
+@runtime_checkable
+class QueuingEngine(Protocol):
+    """What an engine on a GPU can do besides: its runs are queued, and others may write its inputs on the GPU."""
+
+    def start(self, feeds: Mapping[str, Tensor]) -> Callable[[], dict[str, Array]]:
+        """Queue a run with all copies; what is returned waits for it and gives the outputs, as `infer` does."""
+
+    def device_input(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
+        """Return the engine's own memory for an input of this shape, to be written on the stream of its lane.
+
+        Raises:
+            InputError: the plan takes no input of this name and size.
+        """
+
+
+def start(engine: Engine, feeds: Mapping[str, Tensor]) -> Callable[[], dict[str, Array]]:
+    """Begin a run and return what waits for its outputs; on a CPU it is done when this returns."""
+    if isinstance(engine, QueuingEngine):
+        return engine.start(feeds)
+    outputs = engine.infer(feeds)
+    return lambda: outputs
+
+
 def floats(outputs: Mapping[str, Array], name: str) -> Float32Array:
     """Return an output as float32, by its present or former name.
 
@@ -137,7 +160,7 @@ def open_engines(
     engines: dict[StageName, Engine] = {}
     try:
         for name, stage in stages.items():
-            engines[name] = open_engine(backend, stage, folder, n_threads, _any(engines))
+            engines[name] = open_engine(backend, stage, folder, n_threads, _neighbour(engines, name))
     except BaseException:
         close_engines(engines)
         raise
@@ -149,7 +172,7 @@ def clone_engines(engines: Mapping[StageName, Engine]) -> dict[StageName, Engine
     copies: dict[StageName, Engine] = {}
     try:
         for name, engine in engines.items():
-            copies[name] = engine.clone(beside=_any(copies))
+            copies[name] = engine.clone(beside=_neighbour(copies, name))
     except BaseException:
         close_engines(copies)
         raise
@@ -162,5 +185,8 @@ def close_engines(engines: Mapping[StageName, Engine]) -> None:
         engine.close()
 
 
-def _any(engines: Mapping[StageName, Engine]) -> Engine | None:
-    return next(iter(engines.values()), None)
+def _neighbour(engines: Mapping[StageName, Engine], name: StageName) -> Engine | None:
+    """The engine whose lane a stage shares: the detector has its own, so that an encoder runs beside it."""
+    if name == "detector":
+        return None
+    return next((engine for other, engine in engines.items() if other != "detector"), None)

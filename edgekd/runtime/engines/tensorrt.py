@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +136,14 @@ class TensorRtEngine:
             InputError: an input is missing, unknown, or has another dtype or shape than the plan takes.
             CudaError: the GPU failed.
         """
+        return self.start(feeds)()
+
+    def start(self, feeds: Mapping[str, Tensor]) -> Callable[[], dict[str, Array]]:
+        """Queue a run and the copies of its outputs; arguments and errors as for `infer`.
+
+        Returns:
+            A function that waits for the run and returns the outputs of `infer`.
+        """
         bound = self._queue(feeds)
         cuda, stream = self._plan.cuda, self._lane.stream
         outputs = {}
@@ -144,8 +152,23 @@ class TensorRtEngine:
             outputs[buffer.name] = self._host_view(buffer, shape)
             cuda.copy_to_host(outputs[buffer.name].ctypes.data, buffer.device, outputs[buffer.name].nbytes, stream)
         self._end()
-        self._finish()
-        return outputs
+
+        def finish() -> dict[str, Array]:
+            self._finish()
+            return outputs
+
+        return finish
+
+    def device_input(self, name: str, shape: Shape) -> DeviceArray:
+        """Return this engine's own memory for an input of a shape, to be written on the stream of its lane.
+
+        Raises:
+            InputError: the plan has no such input, or none so large.
+        """
+        buffer = next((each for each in self._of_kind(is_input=True) if each.name == name), None)
+        if buffer is None or int(np.prod(shape)) * buffer.dtype.itemsize > buffer.n_bytes:
+            raise InputError(f"input {name} has shape {shape}, which the plan does not take; build the bundle again")
+        return DeviceArray(buffer.device, shape, buffer.dtype, self._lane, lambda: self._read(buffer, shape))
 
     def infer_one(self, feeds: Mapping[str, Tensor], output: str) -> DeviceArray:
         """Queue a run and leave one output on the GPU, without a wait and without a copy; arguments as for `infer`.

@@ -13,6 +13,7 @@ from edgekd.bundle import Manifest
 from edgekd.graphs import StageName
 from edgekd.runtime.detect import Found
 from edgekd.runtime.engines import Engine
+from edgekd.runtime.pictures import Pictures
 from edgekd.runtime.segment import MaskOptions
 from edgekd.runtime.stopwatch import Stopwatch
 from edgekd.types import Masks, UInt8Array
@@ -29,26 +30,29 @@ class Segmenter(Protocol):
     takes_boxes: bool
     laps_per_box: tuple[str, ...]
 
+    def start(self, watch: Stopwatch) -> None:
+        """Queue what needs the picture at hand and no boxes, where the GPU can do it beside the detector."""
+
     def __call__(self, picture: UInt8Array, found: Found, options: MaskOptions, watch: Stopwatch) -> Masks:
         """Segment every box of `found`; there is at least one.
 
         Args:
-            picture: (H, W, 3) uint8 BGR.
+            picture: (H, W, 3) uint8 BGR, the one that the chain's pictures took last.
             found: the boxes, and what the detector said of them.
             options: threshold and clean-up.
             watch: takes a lap after every step.
         """
 
 
-def open_segmenter(manifest: Manifest, engines: Mapping[StageName, Engine]) -> Segmenter:
-    """Return the segmenter of a bundle on the open engines of its stages."""
+def open_segmenter(manifest: Manifest, engines: Mapping[StageName, Engine], pictures: Pictures) -> Segmenter:
+    """Return the segmenter of a bundle on the open engines of its stages, with inputs made by `pictures`."""
     from edgekd.runtime.segmenters.crop import CropSegmenter
     from edgekd.runtime.segmenters.sam import SamSegmenter
     from edgekd.runtime.segmenters.yolo_seg import YoloSegSegmenter
 
     pipeline, buckets = manifest.pipeline, manifest.box_buckets
     if pipeline.encoder_input is not None:
-        return SamSegmenter(engines["encoder"], engines["decoder"], pipeline.encoder_input, buckets)
+        return SamSegmenter((engines["encoder"], engines["decoder"]), pipeline.encoder_input, buckets, pictures)
     if pipeline.crop is not None:
-        return CropSegmenter(engines["segmenter"], pipeline.crop, buckets)
+        return CropSegmenter(engines["segmenter"], pipeline.crop, buckets, pictures)
     return YoloSegSegmenter()

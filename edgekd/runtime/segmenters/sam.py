@@ -13,8 +13,9 @@ import numpy as np
 from edgekd.graphs import IMAGE, IMAGE_EMBEDDINGS
 from edgekd.model_set import ImageInput
 from edgekd.runtime.detect import Found
-from edgekd.runtime.engines import Engine
-from edgekd.runtime.preprocess import preprocess
+from edgekd.runtime.engines import Engine, Tensor
+from edgekd.runtime.pictures import Pictures
+from edgekd.runtime.preprocess import Placement
 from edgekd.runtime.segment import MaskOptions, decode_masks, masks_from_logits
 from edgekd.runtime.stopwatch import Stopwatch
 from edgekd.types import Float32Array, Masks, UInt8Array
@@ -26,16 +27,24 @@ class SamSegmenter:
     takes_boxes = True
     laps_per_box: tuple[str, ...] = ("decoder", "mask_postprocess")
 
-    def __init__(self, encoder: Engine, decoder: Engine, encoder_input: ImageInput, buckets: Sequence[int]) -> None:
-        self._encoder, self._decoder = encoder, decoder
-        self._input, self._buckets = encoder_input, tuple(buckets)
+    def __init__(
+        self, networks: tuple[Engine, Engine], encoder_input: ImageInput, buckets: Sequence[int], pictures: Pictures
+    ) -> None:
+        self._encoder, self._decoder = networks
+        self._input, self._buckets, self._pictures = encoder_input, tuple(buckets), pictures
+        self._started: tuple[int, Tensor, Placement] | None = None  # with the number of the picture
+
+    def start(self, watch: Stopwatch) -> None:
+        """Queue the encoder on a GPU; on a CPU it waits until there is a box."""
+        if self._pictures.on_device:
+            self._started = self._pictures.number, *self._encode(watch)
 
     def __call__(self, picture: UInt8Array, found: Found, options: MaskOptions, watch: Stopwatch) -> Masks:
         """Segment every box of `found`."""
-        blob, placement = preprocess(picture, self._input)
-        watch.lap("encoder_preprocess")
-        embeddings = self._encoder.infer_one({IMAGE: blob}, IMAGE_EMBEDDINGS)
-        watch.lap("encoder")
+        if self._started and self._started[0] == self._pictures.number:
+            _, embeddings, placement = self._started
+        else:
+            embeddings, placement = self._encode(watch)
         prompts = placement.to_input(found.detections.xyxy)
         low_res, iou = decode_masks(self._decoder, embeddings, prompts, self._buckets)
         watch.lap("decoder")
@@ -43,7 +52,14 @@ class SamSegmenter:
         watch.lap("mask_postprocess")
         return masks
 
-    def embed(self, picture: UInt8Array) -> Float32Array:
-        """Return a copy of the image embeddings (1, 256, h, w) float32 of a picture."""
-        blob, _ = preprocess(picture, self._input)
+    def embed(self) -> Float32Array:
+        """Return a copy of the image embeddings (1, 256, h, w) float32 of the picture at hand."""
+        blob, _ = self._pictures.letterbox(self._input, self._encoder, IMAGE)
         return np.array(self._encoder.infer({IMAGE: blob})[IMAGE_EMBEDDINGS], np.float32)
+
+    def _encode(self, watch: Stopwatch) -> tuple[Tensor, Placement]:
+        blob, placement = self._pictures.letterbox(self._input, self._encoder, IMAGE)
+        watch.lap("encoder_preprocess")
+        embeddings = self._encoder.infer_one({IMAGE: blob}, IMAGE_EMBEDDINGS)
+        watch.lap("encoder")
+        return embeddings, placement

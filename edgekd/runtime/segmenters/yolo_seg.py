@@ -30,6 +30,9 @@ class YoloSegSegmenter:
     takes_boxes = False
     laps_per_box: tuple[str, ...] = ("mask_postprocess",)
 
+    def start(self, watch: Stopwatch) -> None:
+        """Nothing: the detector does all of it."""
+
     def __call__(self, picture: UInt8Array, found: Found, options: MaskOptions, watch: Stopwatch) -> Masks:
         """Segment every box of `found`, which the detector must have found in this picture."""
         if found.placement is None or found.anchor is None:

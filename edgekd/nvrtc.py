@@ -1,25 +1,28 @@
 """CUDA source in, a cubin out, without a CUDA toolkit and without a GPU: NVIDIA's run-time compiler through ctypes.
 
-The library comes with PyTorch's CUDA build (package nvidia-cuda-nvrtc) or with a toolkit. The kernels include no CUDA
-header, so nothing else is needed. At the end: cubins of several architectures in one folder, made ahead of time.
+The library comes with the package nvidia-cuda-nvrtc (PyTorch's CUDA build brings it), with JetPack or with a toolkit.
+The kernels include no CUDA header, so nothing else is needed. There are two families, `haar` and `picture`. At the end:
+cubins of several architectures in one folder, made ahead of time for machines without a compiler.
 """
 
 import ctypes
 import ctypes.util
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from edgekd.errors import BackendUnavailable, BuildError, InputError
 from edgekd.files import cache_folder, write_bytes
-from edgekd.ops._cpu_build import kernel_sources_dir, source_hash
 
-MAIN_SOURCE = "haar_kernels.cu"
+PACKAGE_DIR = Path(__file__).resolve().parent
+Family = Literal["haar", "picture"]
+MANIFEST = "manifest.json"
 OPTIONS = ("--std=c++17", "-default-device", "--fmad=true")
-INSTALL = "install PyTorch with CUDA, or the package nvidia-cuda-nvrtc"
+INSTALL = "install it with: pip install nvidia-cuda-nvrtc"
 
 
 class Nvrtc(NamedTuple):
@@ -27,6 +30,27 @@ class Nvrtc(NamedTuple):
 
     library: ctypes.CDLL
     version: tuple[int, int]
+
+
+def kernel_sources_dir(package_dir: Path = PACKAGE_DIR) -> Path:
+    """Return the folder of the C++ and CUDA sources, in an installed package or in a source checkout.
+
+    An installation has it inside the package (`edgekd/_cuda_kernels`), a checkout beside it (`cuda_kernels`).
+    Raises BackendUnavailable when neither is there.
+    """
+    installed, checkout = package_dir / "_cuda_kernels", package_dir.parent / "cuda_kernels"
+    for folder in (installed, checkout):
+        if (folder / "csrc" / "haar_core.h").is_file():
+            return folder
+    raise BackendUnavailable(f"the kernel sources are neither in {installed} nor in {checkout}; reinstall edgekd.")
+
+
+def source_hash(paths: Iterable[Path]) -> str:
+    """Return 12 hex digits of the SHA-256 over the names and bytes of source files, in order of name."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def load_nvrtc(path: Path | None = None) -> Nvrtc:
@@ -39,6 +63,9 @@ def load_nvrtc(path: Path | None = None) -> Nvrtc:
         except OSError as error:
             problems.append(str(error))
             continue
+        # NVIDIA's wheel has no search path inside: what the compiler opens later must be in the process already.
+        for part in Path(name).parent.glob("libnvrtc-builtins.so.*") if "/" in name else ():
+            ctypes.CDLL(str(part), mode=ctypes.RTLD_GLOBAL)
         major, minor = ctypes.c_int(), ctypes.c_int()
         library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
         return Nvrtc(library, (major.value, minor.value))
@@ -47,10 +74,11 @@ def load_nvrtc(path: Path | None = None) -> Nvrtc:
     )
 
 
-def cuda_sources(sources: Path) -> list[Path]:
-    """Return the files that make the CUDA kernels."""
+def cuda_sources(sources: Path, family: Family) -> list[Path]:
+    """Return the files that make the kernels of a family, the one to compile last."""
     csrc = sources / "csrc"
-    return [csrc / "haar_core.h", *sorted(csrc.glob("*.cuh")), csrc / MAIN_SOURCE]
+    headers = [path for path in csrc.glob(f"{family}_*") if path.suffix in (".h", ".cuh")]
+    return [*sorted(headers), csrc / f"{family}_kernels.cu"]
 
 
 def supported_architectures(nvrtc: Nvrtc) -> list[int]:
@@ -62,14 +90,15 @@ def supported_architectures(nvrtc: Nvrtc) -> list[int]:
     return list(architectures)
 
 
-def compile_cubin(nvrtc: Nvrtc, sources: Path, sm: int) -> bytes:
-    """Compile every kernel for compute capability sm; raises BuildError with the compiler's log."""
-    headers = cuda_sources(sources)
-    main = headers.pop().read_bytes()
+def compile_cubin(nvrtc: Nvrtc, sources: Path, sm: int, family: Family) -> bytes:
+    """Compile the kernels of a family for compute capability sm; raises BuildError with the compiler's log."""
+    *headers, main = cuda_sources(sources, family)
     texts = (ctypes.c_char_p * len(headers))(*(path.read_bytes() for path in headers))
     names = (ctypes.c_char_p * len(headers))(*(path.name.encode() for path in headers))
     library, program = nvrtc.library, ctypes.c_void_p()
-    created = library.nvrtcCreateProgram(ctypes.byref(program), main, MAIN_SOURCE.encode(), len(headers), texts, names)
+    created = library.nvrtcCreateProgram(
+        ctypes.byref(program), main.read_bytes(), main.name.encode(), len(headers), texts, names
+    )
     _check(nvrtc, created, "read the sources")
     try:
         options = [f"--gpu-architecture=sm_{sm}", *OPTIONS]
@@ -82,13 +111,40 @@ def compile_cubin(nvrtc: Nvrtc, sources: Path, sm: int) -> bytes:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
-def cached_cubin(sources: Path, sm: int) -> bytes:
-    """Return the cubin of these sources for sm from the cache, compiling it at first use (a second or two)."""
-    path = cache_folder("kernels") / f"haar_kernels-{source_hash(cuda_sources(sources))}.sm_{sm}.cubin"
+def cubin_for(sm: int, family: Family) -> bytes:
+    """Return the machine code of a family for compute capability sm (87 for 8.7).
+
+    It is read from the folder that EDGEKD_CUBINS names, where that is set; otherwise from the cache of this user, where
+    it is compiled at first use, which takes a second or two.
+
+    Raises:
+        BackendUnavailable: the folder holds no such cubin, or there is no compiler.
+        BuildError: the compiler does not know the compute capability.
+    """
+    folder = os.environ.get("EDGEKD_CUBINS")
+    if folder:
+        return _made_ahead(Path(folder), sm, family)
+    files = cuda_sources(kernel_sources_dir(), family)
+    path = cache_folder("kernels") / f"{family}_kernels-{source_hash(files)}.sm_{sm}.cubin"
     if path.is_file():
         return path.read_bytes()
-    cubin = compile_cubin(load_nvrtc(), sources, sm)
+    cubin = compile_cubin(load_nvrtc(), kernel_sources_dir(), sm, family)
     write_bytes(path, cubin)
+    return cubin
+
+
+def _made_ahead(folder: Path, sm: int, family: Family) -> bytes:
+    """Read a cubin of `compile_ahead` after checking that it is whole and made of the present sources."""
+    cure = f"make it with: edgekd kernels compile --sm {sm} -o {folder}"
+    wanted = source_hash(cuda_sources(kernel_sources_dir(), family))
+    try:
+        entries = json.loads((folder / MANIFEST).read_text())["cubins"]
+        entry = next((e for e in entries if (e["sm"], e["family"], e["source_hash"]) == (sm, family, wanted)), None)
+        cubin = (folder / entry["file"]).read_bytes() if entry else b""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BackendUnavailable(f"EDGEKD_CUBINS names {folder}, which cannot be read ({error}); {cure}") from error
+    if not entry or hashlib.sha256(cubin).hexdigest() != entry["sha256"]:
+        raise BackendUnavailable(f"{folder} holds no {family} kernels of this edgekd for sm_{sm}; {cure}")
     return cubin
 
 
@@ -122,11 +178,8 @@ def _check(nvrtc: Nvrtc, code: int, task: str) -> None:
         raise BuildError(f"NVRTC {version_text(nvrtc)} could not {task}: {describe(code).decode()}.")
 
 
-MANIFEST = "manifest.json"
-
-
 def compile_ahead(sms: list[int], output_dir: Path, older_nvrtc: list[Path] | None = None) -> Path:
-    """Compile every kernel for every compute capability (87 for 8.7) and return the manifest's path.
+    """Compile both families for every compute capability (87 for 8.7) and return the manifest's path.
 
     What the newest compiler no longer targets (sm_72 since CUDA 13) is made by the first of older_nvrtc that does; the
     manifest says which one made each cubin. Raises InputError for what none targets; then nothing is written.
@@ -134,22 +187,24 @@ def compile_ahead(sms: list[int], output_dir: Path, older_nvrtc: list[Path] | No
     sources = kernel_sources_dir()
     compilers = [load_nvrtc(), *(load_nvrtc(path) for path in older_nvrtc or [])]
     plan = {sm: _compiler_for(sm, compilers) for sm in sms}
-    cubins = {sm: compile_cubin(nvrtc, sources, sm) for sm, nvrtc in plan.items()}
+    families: tuple[Family, ...] = get_args(Family)
+    cubins = {(f, sm): compile_cubin(nvrtc, sources, sm, f) for sm, nvrtc in plan.items() for f in families}
     entries: list[dict[str, Any]] = []
-    for sm, cubin in cubins.items():
-        name = f"haar_kernels.sm_{sm}.cubin"
+    for (family, sm), cubin in cubins.items():
+        name = f"{family}_kernels.sm_{sm}.cubin"
         _write(output_dir / name, cubin)
         entries.append(
             {
                 "sm": sm,
+                "family": family,
                 "file": name,
                 "bytes": len(cubin),
                 "sha256": hashlib.sha256(cubin).hexdigest(),
+                "source_hash": source_hash(cuda_sources(sources, family)),
                 "nvrtc": version_text(plan[sm]),
             }
         )
-    manifest = {"format": 1, "source_hash": source_hash(cuda_sources(sources)), "cubins": entries}
-    _write(output_dir / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    _write(output_dir / MANIFEST, (json.dumps({"format": 2, "cubins": entries}, indent=2) + "\n").encode())
     return output_dir / MANIFEST
 
 
