@@ -67,7 +67,8 @@ def write_segment_models(folder: Path) -> Path:
     constants = {
         "mask_colours": np.array([[1, -1, 0], [0, 1, -1], [0, 0, 0]], np.float32).reshape(3, 3, 1, 1) * 20,
         "mask_bias": np.array([0, 0, 1], np.float32),
-        "mask_first": np.array([0], np.int64), "mask_last": np.array([3], np.int64), "mask_axis": np.array([1], np.int64),
+        "mask_first": np.array([0], np.int64), "mask_last": np.array([3], np.int64),
+        "mask_axis": np.array([1], np.int64),
     }  # fmt: skip
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     model.graph.node.extend([
