@@ -37,7 +37,9 @@ def bench(
     from edgekd.measure.latency import BenchOptions, measure_latency
     from edgekd.measure.report import latency_csv, latency_table, plot_latency, state_lines
 
-    options = BenchOptions(warm_up, min_runs, min_seconds, threads, throughput)
+    options = BenchOptions(
+        warm_up_runs=warm_up, min_runs=min_runs, min_seconds=min_seconds, n_threads=threads, n_chains=throughput
+    )
     with log.status("measuring"):
         report = measure_latency(bundle, sources or (), options, _confident(confidence))
     out.print(latency_table(report))
