@@ -195,6 +195,26 @@ class LabelledSet:
         """Leave out the regions of many objects; the pictures stay."""
         return replace(self, pictures=tuple(p.take(~p.crowd) if p.crowd.any() else p for p in self.pictures))
 
+    def as_oriented(self) -> LabelledSet:
+        """Take every object as the smallest turned box around its outline; four corners stay as they are.
+
+        A set of four-cornered outlines alone, as YOLO-obb labels are, becomes `oriented`; one of other outlines keeps
+        them as masks.
+
+        Raises:
+            DataError: an object has an upright box alone.
+        """
+        all_quads = True
+        for picture in self.pictures:
+            for index, mask in enumerate(picture.segmentations):
+                if mask is None and not picture.crowd[index]:
+                    raise DataError(
+                        f"{self.source}: object {index + 1} of {picture.path.name} has an upright box and the detector "
+                        "is oriented; give YOLO-obb or DOTA labels, or polygons"
+                    )
+                all_quads &= isinstance(mask, list) and len(mask) == 1 and len(mask[0]) == 8
+        return replace(self, oriented=self.oriented or all_quads)
+
     def for_masks(self) -> LabelledSet:
         """Keep what a segmenter can learn from: single objects with masks; pictures without one are left out.
 

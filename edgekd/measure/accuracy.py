@@ -24,12 +24,14 @@ from edgekd.errors import DataError
 from edgekd.files import sha256_of
 from edgekd.measure import coco_metrics as coco
 from edgekd.measure.coco_metrics import Json
+from edgekd.measure.turned_ap import evaluated_turned, label_corners, with_corners
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
+from edgekd.runtime.oriented import turned_ious
 from edgekd.runtime.tiled_chain import TiledChain
 from edgekd.runtime.tiles import TileOptions
 from edgekd.text import shown
-from edgekd.types import Detections, Float32Array, Int32Array, UInt8Array
+from edgekd.types import Detections, Int32Array, UInt8Array
 
 Track = Callable[[Sequence[LabelledPicture]], Iterable[LabelledPicture]]
 """Wraps the pictures to show progress, as `rich.progress.track` does; `iter` shows nothing."""
@@ -142,10 +144,14 @@ def evaluate_chain(
         class name -> AP; and the score of every picture.
 
     Raises:
-        DataError: the labels' classes are not the bundle's, or a picture has another size than its label says.
+        DataError: the labels' classes are not the bundle's, its detector is oriented and they are not, or a picture
+            has another size than its label says.
         BackendUnavailable: faster-coco-eval is not installed.
     """
-    run = _Evaluation(chain, labels, options or EvaluateOptions())
+    options = options or EvaluateOptions()
+    if options.detector and chain.manifest.pipeline.head.is_oriented:
+        labels = labels.as_oriented()
+    run = _Evaluation(chain, labels, options)
     for image_id, picture in enumerate(track(labels.pictures), 1):
         run.add(image_id, *change(read_pixels(picture), picture))
     return run.metrics(), tuple(run.scores)
@@ -241,7 +247,8 @@ class _Evaluation:
             found = self._chain.detect(pixels, wanted)[: self._options.max_boxes]
         if self._options.detector:
             f1 = _box_f1(found, picture, self._class_of, self._options.shown_confidence)
-            self._boxes += _box_results(image_id, found)
+            results = _box_results(image_id, found)
+            self._boxes += results if found.corners is None else with_corners(results, found)
         if self._with_masks and self._chain.segmenter.takes_boxes:
             miou = self._segment(image_id, pixels, picture, found)
         self.scores.append(PictureScore(name=picture.path.name, n_objects=len(picture), box_f1=f1, miou=miou))
@@ -280,7 +287,7 @@ class _Evaluation:
         boxes, masks = self._options.detector, self._options.detector and self._with_masks
         truth = coco.coco_labels(self._seen, self._class_of)
         ious, areas = np.concatenate([np.zeros(0), *self._ious]), np.concatenate([np.zeros(0), *self._areas])
-        box = coco.evaluated(truth, self._boxes, "bbox", self._options.max_boxes) if boxes else None
+        box = self._evaluated_boxes(truth) if boxes else None
         mask = coco.evaluated(truth, self._masks, "segm", self._options.max_boxes) if masks else None
         return {
             "box": coco.overall(box) if box else {},
@@ -289,6 +296,11 @@ class _Evaluation:
             "box_by_class": self._named(coco.by_class(box)) if box else {},
             "mask_by_class": self._named(coco.by_class(mask)) if mask else {},
         }
+
+    def _evaluated_boxes(self, truth: Json) -> Any:
+        if self._chain.manifest.pipeline.head.is_oriented:
+            return evaluated_turned(truth, self._seen, self._boxes, self._options.max_boxes)
+        return coco.evaluated(truth, self._boxes, "bbox", self._options.max_boxes)
 
     def _named(self, values: dict[int, float]) -> dict[str, float]:
         names = self._chain.manifest.pipeline.class_names
@@ -311,19 +323,32 @@ def _box_f1(found: Detections, picture: LabelledPicture, class_of: Int32Array, c
     """F1 of the boxes above `confidence`, each matched greedily with an unmatched label of its class."""
     kept = found[found.confidence >= confidence]
     rows = np.flatnonzero(~picture.crowd)
-    n_matched = count_matches(kept.xyxy, kept.class_id, picture.xyxy[rows], class_of[picture.class_id[rows]])
+    turned = None if kept.corners is None else label_corners(picture.take(rows))
+    truth = Detections(
+        picture.xyxy[rows], np.ones(len(rows), np.float32), class_of[picture.class_id[rows]].astype(np.int32), turned
+    )
+    n_matched = count_matches(kept, truth)
     total = len(kept) + len(rows)
     return 2 * n_matched / total if total else 1.0
 
 
-def count_matches(
-    xyxy: Float32Array, class_id: Int32Array, truth_xyxy: Float32Array, truth_class_id: Int32Array
-) -> int:
+def ious_of(first: Detections, second: Detections) -> NDArray[np.float64]:
+    """Return the IoU of each box with each of the other list, (n, m): of turned boxes where both lists have them; 0 for
+    boxes of different classes.
+    """
+    if first.corners is not None and second.corners is not None:
+        ious = turned_ious(first.corners, second.corners)
+    else:
+        ious = coco.box_ious(first.xyxy, second.xyxy)
+    ious[first.class_id[:, None] != second.class_id[None]] = 0
+    return ious
+
+
+def count_matches(found: Detections, truth: Detections) -> int:
     """Count the boxes that overlap a box of the same class in the other list by `OVERLAP`, one to one, in order."""
-    ious = coco.box_ious(xyxy, truth_xyxy)
-    ious[class_id[:, None] != truth_class_id[None]] = 0
+    ious = ious_of(found, truth)
     n_matched = 0
-    for row in range(len(xyxy) if len(truth_xyxy) else 0):
+    for row in range(len(found) if len(truth) else 0):
         best = int(ious[row].argmax())
         if ious[row, best] >= OVERLAP:
             n_matched += 1

@@ -79,7 +79,7 @@ def average_precision(labels: Json, detections: list[Json], kind: Literal["bbox"
 
 def evaluated(labels: Json, detections: list[Json], kind: Literal["bbox", "segm"], max_boxes: int = MAX_BOXES) -> Any:
     """Run the evaluator; arguments as for `average_precision`. Other than `MAX_BOXES` detections are not COCO's AP."""
-    coco, evaluator_of = _library()
+    coco, evaluator_of = library()
     truth = coco(labels, use_deepcopy=True)
     evaluator = evaluator_of(truth, truth.loadRes(detections), kind)
     evaluator.params.maxDets = [1, 10, max_boxes]
@@ -147,7 +147,12 @@ def box_ious(a: Float32Array, b: Float32Array) -> NDArray[np.float64]:
     return np.asarray(overlap / np.maximum(areas - overlap, 1e-9), np.float64)
 
 
-def _library() -> tuple[Any, Any]:
+def library() -> tuple[Any, Any]:
+    """Return faster-coco-eval's data set and evaluator.
+
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:

@@ -17,8 +17,7 @@ from rich.table import Table
 from edgekd.data.labels import LabelledSet
 from edgekd.errors import InputError
 from edgekd.files import sha256_of
-from edgekd.measure.accuracy import OVERLAP, count_matches
-from edgekd.measure.coco_metrics import box_ious
+from edgekd.measure.accuracy import OVERLAP, count_matches, ious_of
 from edgekd.model_set import Pipeline
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.sources import pictures_in, read_picture
@@ -146,11 +145,10 @@ def _check_comparable(reference: Pipeline, candidate: Pipeline) -> None:
 
 def _compare_boxes(first: Detections, second: Detections, compared: _Compared) -> None:
     compared.n_boxes += len(first) + len(second)
-    compared.n_matched += count_matches(second.xyxy, second.class_id, first.xyxy, first.class_id)
+    compared.n_matched += count_matches(second, first)
     if not len(first) or not len(second):
         return
-    ious = box_ious(first.xyxy, second.xyxy)
-    ious[first.class_id[:, None] != second.class_id[None]] = 0
+    ious = ious_of(first, second)
     best = ious.argmax(1)
     rows = np.flatnonzero(ious.max(1) >= OVERLAP)
     compared.box_iou += ious[rows, best[rows]].tolist()
