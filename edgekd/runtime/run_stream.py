@@ -105,7 +105,7 @@ def follow(
                 seconds = frame.decoded_at if stream.live else frame.index / stream.fps
                 numbers = tracks.update(result.detections, seconds) if tracks else None
                 age_ms = frame.age_ms()
-                stream.counts.ages_ms.append(age_ms)
+                stream.counts.add_result(age_ms)
                 files.add(frame, result, numbers, age_ms)
         except KeyboardInterrupt:
             watch.note("stopped; everything up to here is written")

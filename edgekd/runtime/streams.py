@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from edgekd.types import UInt8Array
 
 SCHEMES = ("rtsp://", "rtsps://", "http://", "https://", "udp://", "tcp://", "rtmp://")
 WAIT_BEFORE_OPENING_S = 0.5
+AGES_KEPT = 100_000
+"""An hour of 25 frames per second; a camera that runs for months must not fill the memory with ages."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,18 @@ class StreamFrame:
 
 @dataclass
 class StreamCounts:
-    """What happened to a stream so far; `ages_ms` are those of the results, in order."""
+    """What happened to a stream so far; `ages_ms` are those of the last `AGES_KEPT` results, in order."""
 
     n_read: int = 0
+    n_results: int = 0
     n_dropped: int = 0
     n_cuts: int = 0
-    ages_ms: list[float] = field(default_factory=list)
+    ages_ms: deque[float] = field(default_factory=lambda: deque(maxlen=AGES_KEPT))
+
+    def add_result(self, age_ms: float) -> None:
+        """Count a result and keep the age of its frame."""
+        self.n_results += 1
+        self.ages_ms.append(age_ms)
 
 
 def is_live(source: str) -> bool:
@@ -203,10 +212,10 @@ def summary(counts: StreamCounts, seconds: float) -> dict[str, float | int]:
     ages = np.array(counts.ages_ms or [0.0])
     return {
         "n_read": counts.n_read,
-        "n_results": len(counts.ages_ms),
+        "n_results": counts.n_results,
         "n_dropped": counts.n_dropped,
         "n_cuts": counts.n_cuts,
-        "results_per_second": round(len(counts.ages_ms) / max(seconds, 1e-9), 2),
+        "results_per_second": round(counts.n_results / max(seconds, 1e-9), 2),
         **{f"age_p{p}_ms": round(float(np.percentile(ages, p)), 1) for p in (50, 95, 99)},
     }
 

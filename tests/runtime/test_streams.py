@@ -12,7 +12,7 @@ import pytest
 from mjpeg_server import MjpegServer
 
 from edgekd.errors import InputError
-from edgekd.runtime.streams import Stream, StreamCounts, StreamOptions, is_live, stream_name, summary
+from edgekd.runtime.streams import AGES_KEPT, Stream, StreamCounts, StreamOptions, is_live, stream_name, summary
 from edgekd.runtime.watch import WatchedFolder, watch
 
 PATIENT = StreamOptions(stall_s=0.5, give_up_s=20)
@@ -46,7 +46,7 @@ def test_a_slow_reader_gets_the_latest_frame_and_the_rest_is_counted() -> None:
         for frame in stream:
             time.sleep(0.1)
             frames.append(frame)
-            stream.counts.ages_ms.append(frame.age_ms())
+            stream.counts.add_result(frame.age_ms())
             if len(frames) == 5:
                 break
     steps = np.diff([frame.index for frame in frames])
@@ -113,10 +113,20 @@ def test_a_reader_that_leaves_early_leaves_no_thread(tmp_path: Path) -> None:
 
 
 def test_the_summary_counts() -> None:
-    counts = StreamCounts(n_read=10, n_dropped=6, n_cuts=1, ages_ms=[10.0, 20.0, 30.0, 40.0])
+    counts = StreamCounts(n_read=10, n_dropped=6, n_cuts=1)
+    for age_ms in (10.0, 20.0, 30.0, 40.0):
+        counts.add_result(age_ms)
     numbers = summary(counts, 2.0)
     assert (numbers["n_results"], numbers["results_per_second"], numbers["age_p50_ms"]) == (4, 2.0, 25.0)
     assert summary(StreamCounts(), 0.0)["n_results"] == 0
+
+
+def test_a_camera_that_runs_for_ever_keeps_a_bounded_number_of_ages() -> None:
+    counts = StreamCounts()
+    for age_ms in range(AGES_KEPT + 10):
+        counts.add_result(float(age_ms))
+    assert len(counts.ages_ms) == AGES_KEPT and counts.ages_ms[0] == 10.0
+    assert summary(counts, 1.0)["n_results"] == AGES_KEPT + 10
 
 
 def test_a_folder_gives_each_whole_file_once(tmp_path: Path) -> None:
