@@ -143,15 +143,22 @@ __all__ = [
 ]
 
 
-def load(folder: str | Path, n_threads: int | None = None, verify: bool = False) -> Chain:
+def load(
+    folder: str | Path, n_threads: int | None = None, verify: bool = False, public_key: str | Path | None = None
+) -> Chain:
     """Open a bundle; see `edgekd.Chain.open` for arguments and errors.
 
     With `verify` its engines are asked the question whose answer is in the bundle: a `BundleError` says that they
-    answer otherwise than when they were built, or that the bundle has no known answer.
+    answer otherwise than when they were built, or that the bundle has no known answer. With `public_key` the bundle
+    must carry a signature of that key, which covers every byte that is read of it.
     """
+    from pathlib import Path
+
+    from edgekd.bundle import settled
     from edgekd.runtime.chain import Chain
 
-    chain = Chain.open(folder, n_threads)
+    folder = settled(Path(folder))
+    chain = Chain.open(folder, n_threads, public_key)
     if verify:
         from edgekd.runtime.known_answer import verify_chain
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from edgekd.backends import BackendName, Precision
 from edgekd.errors import BundleError, BundleMismatch
-from edgekd.files import is_file, read_json, sha256_of
+from edgekd.files import is_file, parse_json, read_limited, sha256_of
 from edgekd.graphs import Kind, StageName
 from edgekd.model_set import (
     Pipeline,
@@ -27,13 +27,18 @@ from edgekd.model_set import (
     check_version,
     kind_fault,
 )
+from edgekd.signature import verify
 
 FORMAT_VERSION = 3
 """Format 3 added turned boxes (`pipeline.head.name`); bundles of upright boxes are written as format 2."""
 
 FILE_NAME = "manifest.json"
+_MOST = 2**31 - 1
+_NO_DIGEST = "0" * 64
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_ENGINE_BYTES = 16 << 30
+SIGNATURE_NAME = "manifest.json.minisig"
+"""Beside the manifest of a signed bundle; see `edgekd.signature`."""
 MASK_DIGITS = 320 // 4 * 480 // 4 // 4
 """Of a mask of a known answer: four cells per digit."""
 
@@ -52,11 +57,11 @@ class EngineStage(_Record):
     `float_precision` is what the float layers of an INT8 network compute in; None means fp32.
     """
 
-    files: tuple[EngineFile, ...] = Field(min_length=1)
+    files: tuple[EngineFile, ...] = Field(min_length=1, max_length=16)
     precision: Precision
     float_precision: Literal["fp32", "bf16"] | None = None
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=16)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=16)
     onnx_sha256: str
     source: Source
     calibration: dict[str, str] | None = None
@@ -76,7 +81,7 @@ class Target(_Record):
     os: str
     machine: str
     compute_capability: str | None = None
-    n_multiprocessors: int | None = None
+    n_multiprocessors: int | None = Field(default=None, ge=1, le=_MOST)
 
 
 class GateResult(_Record):
@@ -85,7 +90,7 @@ class GateResult(_Record):
     passed: bool
     measured: dict[str, float]
     limits: dict[str, float]
-    n_images: int
+    n_images: int = Field(ge=0, le=_MOST)
     float_layers: tuple[str, ...] = ()
 
 
@@ -99,7 +104,7 @@ class KnownObject(_Record):
     """
 
     xyxy: tuple[float, float, float, float]
-    class_id: int = Field(ge=0)
+    class_id: int = Field(ge=0, le=_MOST)
     confidence: float
     predicted_iou: float
     mask: str = Field(pattern=f"^[0-9a-f]{{{MASK_DIGITS}}}$")
@@ -117,10 +122,12 @@ class Manifest(_Record):
     """The content of `manifest.json`.
 
     `box_buckets` are the numbers of boxes that the decoder, or the crop network, was built for, ascending; empty means
-    any number.
+    any number. `digest` is the sha256 of the file itself with 64 zeros in this place: it finds damage, and only a
+    signature finds a forgery. Bundles of before it have none.
     """
 
     format_version: int = Field(default=2, ge=1)
+    digest: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     kind: Kind = "sam"
     edgekd_version: str
     created: str
@@ -147,11 +154,19 @@ class Manifest(_Record):
         return sum(file.n_bytes for stage in self.stages.values() for file in stage.files)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, public_key: str | Path | None = None) -> Manifest:
     """Read `manifest.json` without touching an engine.
 
+    Args:
+        folder: the bundle.
+        public_key: the file of a public key, or its letters; the manifest must then carry a signature that fits. None
+            looks at no signature.
+
     Raises:
-        BundleError: there is no manifest, it is damaged, names files outside the folder, or is of a newer format.
+        BundleError: there is no manifest, it is damaged, names files outside the folder, or is of a newer format; or
+            its signature is missing or does not fit.
+        InputError: the public key cannot be read.
+        BackendUnavailable: a signature is asked for and py-minisign is not installed.
     """
     path = folder / FILE_NAME
     if not is_file(path):
@@ -159,18 +174,33 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} is not a bundle (no {FILE_NAME}); make one with: edgekd build-engine MODELS -o {folder}"
         )
     try:
-        raw = read_json(path, MAX_MANIFEST_BYTES)
+        content = read_limited(path, MAX_MANIFEST_BYTES)
+        if public_key is not None:
+            verify(path, content, public_key)
+        raw = parse_json(content)
     except ValueError as error:
         raise BundleError(f"{path} is not JSON that a bundle can have ({error}); build the bundle again") from error
     try:
         check_version(raw, FORMAT_VERSION)
-        manifest = Manifest.model_validate(raw)
+        manifest = Manifest.model_validate_json(content, strict=True)
     except UnknownFormat as error:
         raise BundleError(f"{folder} has {error}; update edgekd or build the bundle again") from error
     except ValidationError as error:
         raise BundleError(f"{path} does not describe a bundle ({brief(error)}); build it again") from error
+    if manifest.digest is not None and manifest.digest != _digest_of(content, manifest.digest):
+        raise BundleError(f"{path} was changed after the build (its sha256 differs); build the bundle again")
     _check_names(folder, manifest)
     return manifest
+
+
+def _digest_of(content: bytes, digest: str) -> str:
+    """Return the sha256 of a manifest with zeros in the place of its own sha256."""
+    return hashlib.sha256(content.replace(digest.encode(), _NO_DIGEST.encode(), 1)).hexdigest()
+
+
+def settled(folder: Path) -> Path:
+    """Return the version that the link `folder` names now, so that all files come from one; a plain folder as it is."""
+    return folder.resolve() if folder.is_symlink() else folder
 
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
@@ -181,11 +211,23 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
         raise BundleError(
             f"{folder} has box_buckets {manifest.box_buckets}, expected ascending numbers; build it again"
         )
+    for name, stage in manifest.stages.items():
+        _check_types(folder, name, stage)
     for file in manifest.files:
         if Path(file.name).name != file.name or file.name in ("", ".", ".."):
             raise BundleError(
                 f"{folder} names the engine file {file.name!r}, expected a plain file name; build it again"
             )
+
+
+def _check_types(folder: Path, name: StageName, stage: EngineStage) -> None:
+    """Networks take float32, crops as uint8, and give float32; others would be read as garbage."""
+    for specs, dtype in ((stage.inputs, "uint8" if name == "segmenter" else "float32"), (stage.outputs, "float32")):
+        for spec in specs:
+            if spec.dtype != dtype:
+                raise BundleError(
+                    f"{folder} has the {name}'s tensor {spec.name} in {spec.dtype}, expected {dtype}; build it again"
+                )
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -290,7 +332,7 @@ def listed_files(folder: Path) -> set[str] | None:
         manifest = read_manifest(folder)
     except BundleError:
         return None
-    return {FILE_NAME, *(file.name for file in manifest.files)}
+    return {FILE_NAME, SIGNATURE_NAME, *(file.name for file in manifest.files)}
 
 
 def describe_file(path: Path) -> EngineFile:
@@ -298,6 +340,9 @@ def describe_file(path: Path) -> EngineFile:
     return EngineFile(name=path.name, sha256=sha256_of(path), n_bytes=path.stat().st_size)
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` into a bundle folder."""
-    (folder / FILE_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write `manifest.json` into a bundle folder; returns it with its digest."""
+    text = manifest.model_copy(update={"digest": _NO_DIGEST}).model_dump_json(indent=2) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / FILE_NAME).write_text(text.replace(_NO_DIGEST, digest, 1), encoding="utf-8")
+    return manifest.model_copy(update={"digest": digest})

@@ -192,6 +192,7 @@ _EXTRA_OF = {
     "ultralytics": "build", "timm": "build", "nncf": "build", "faster_coco_eval": "train", "pywt": "train",
     "safetensors": "train", "matplotlib": "train", "yaml": "train", "shapely": "geo", "scipy": "train",
     "transformers": "sam3", "rasterio": "geo", "pyogrio": "geo", "tensorrt": "tensorrt", "tensorrt_rtx": "rtx",
+    "minisign": "sign",
 }  # fmt: skip
 
 

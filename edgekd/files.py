@@ -57,24 +57,48 @@ def cache_folder(*parts: str) -> Path:
 
 
 def read_json(path: Path, max_bytes: int) -> Any:
-    """Read a JSON file that may come from anybody.
+    """Read a JSON file that may come from anybody; errors as for `read_limited` and `parse_json`."""
+    return parse_json(read_limited(path, max_bytes))
+
+
+def read_limited(path: Path, max_bytes: int) -> bytes:
+    """Read a file that may come from anybody.
 
     Raises:
-        ValueError: it cannot be read, is too large, is not JSON, holds NaN or infinity, a number of thousands of
-            digits, or text with control characters or halves of characters; the message says which in a few words.
+        ValueError: it cannot be read or is too large; the message says which in a few words.
     """
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
-        if len(content) > max_bytes:
-            raise ValueError(f"more than {max_bytes} bytes")
-        raw = json.loads(content.decode("utf-8"), parse_constant=_refused)
     except OSError as error:
         raise ValueError(error.strerror or "it cannot be read") from error
+    if len(content) > max_bytes:
+        raise ValueError(f"more than {max_bytes} bytes")
+    return content
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON that may come from anybody.
+
+    Raises:
+        ValueError: it is not JSON, holds NaN or infinity, a number of thousands of digits, a name twice, or text with
+            control characters or halves of characters; the message says which in a few words.
+    """
+    try:
+        raw = json.loads(content.decode("utf-8"), parse_constant=_refused, object_pairs_hook=_without_repeats)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     _check_texts(raw)
     return raw
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers differ in which of two values of one name they take."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {max(names, key=names.count)[:40]!a} stands there twice")
+    return content
 
 
 def is_file(path: Path) -> bool:
@@ -123,7 +147,7 @@ def atomic_folder(destination: Path, listed: Listed) -> Iterator[Path]:
     destination = Path(os.path.realpath(destination))
     with _said(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-        _check_replaceable(destination, listed)
+        check_replaceable(destination, listed)
         collect_leftovers(destination.parent)
     with _said(destination), _temporary(destination.parent, f".{destination.name[:80]}.{_MARK}") as folder:
         yield folder
@@ -131,16 +155,20 @@ def atomic_folder(destination: Path, listed: Listed) -> Iterator[Path]:
         for path in folder.iterdir():
             _flush(path)
         _flush(folder)
-        _check_replaceable(destination, listed)  # again, because a build takes minutes
+        check_replaceable(destination, listed)  # again, because a build takes minutes
         _replace(folder, destination)
         _flush(destination.parent)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its suffix, that replaces it when the block ends without an exception.
 
     A link is followed; a device such as /dev/null is written as it is.
+
+    Args:
+        path: the file to make or replace.
+        mode: permissions of a new file; an old one's stay.
 
     Raises:
         InputError: the folder cannot be written or the disk is full; the old file stays.
@@ -157,7 +185,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with _said(path):
             yield temporary
             _flush(temporary)
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else mode)
             os.replace(temporary, path)
             _flush(path.parent)
     finally:
@@ -174,6 +202,34 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a UTF-8 text file in one step; errors as for `atomic_file`."""
     write_bytes(path, text.encode())
+
+
+def replace_link(path: Path, target: str) -> None:
+    """Make a symbolic link, or point an old one elsewhere, in one step.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with _said(path), _temporary(path.parent, f".{path.name[:80]}.{_MARK}") as folder:
+        (folder / "link").symlink_to(target)
+        os.replace(folder / "link", path)
+        _flush(path.parent)
+
+
+def exchange_link(path: Path, target: str) -> None:
+    """Put a symbolic link in the place of a folder, in one step where the system can; the folder is removed.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with _said(path), _temporary(path.parent, f".{path.name[:80]}.{_MARK}") as folder:
+        link = folder / "link"
+        link.symlink_to(target)
+        if not _exchange(link, path):
+            _LOG.warning("this file system cannot exchange a folder and a link; %s is replaced by two renames", path)
+            path.rename(folder / "old")
+            link.rename(path)
+        _flush(path.parent)
 
 
 @contextmanager
@@ -207,7 +263,7 @@ def collect_leftovers(folder: Path) -> None:
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(path)
+                remove(path)
             finally:
                 os.close(lock)
 
@@ -226,7 +282,8 @@ def _said(path: Path, cure: str = "free space or give another output") -> Iterat
         raise InputError(f"{path} cannot be written ({error.strerror}); {cure}") from error
 
 
-def _check_replaceable(destination: Path, listed: Listed) -> None:
+def check_replaceable(destination: Path, listed: Listed) -> None:
+    """Refuse to replace what edgekd has not written; arguments and errors as for `atomic_folder`."""
     if not destination.exists():
         return
     if not destination.is_dir():
@@ -299,7 +356,7 @@ def _replace(folder: Path, destination: Path) -> None:
         (old / destination.name).rename(destination)
         raise
     finally:
-        _remove(old)
+        remove(old)
 
 
 def _exchange(a: Path, b: Path) -> bool:
@@ -315,8 +372,9 @@ def _exchange(a: Path, b: Path) -> bool:
     raise OSError(code, os.strerror(code), str(b))
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it; one that is not there is left alone."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from edgekd.choices import Prompt
 from edgekd.errors import ModelError
 from edgekd.files import is_file, read_json, sha256_of
 from edgekd.graphs import STAGES_OF_KIND, Kind, StageName
+from edgekd.text import shown
 
 FORMAT_VERSION = 2
 """Format 2 added `kind`; a description of format 1 has none and is read as the kind `sam`."""
@@ -34,7 +35,7 @@ class TensorSpec(_Record):
     """One input or output: a string in `shape` names a dynamic axis."""
 
     name: str
-    shape: tuple[int | str, ...]
+    shape: tuple[Annotated[int, Field(ge=0, le=2**31 - 1)] | str, ...] = Field(max_length=8)
     dtype: Literal["float32", "float16", "int32", "int64", "uint8"]
     layout: str
 
@@ -55,7 +56,9 @@ class ImageInput(_Record):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     pad: tuple[float, float, float]
-    smaller_sizes_px: tuple[tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]], ...] = ()
+    smaller_sizes_px: tuple[tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]], ...] = Field(
+        default=(), max_length=64
+    )
 
     def model_post_init(self, _context: object) -> None:
         """Check what no single field can."""
@@ -64,6 +67,9 @@ class ImageInput(_Record):
                 raise ValueError(f"the smaller size {width}x{height} exceeds {self.width_px}x{self.height_px}")
         if 0 in self.std:
             raise ValueError("a std is 0, expected another number")
+
+
+Value = Annotated[float, Field(ge=0, le=255)]
 
 
 class CropInput(_Record):
@@ -75,7 +81,7 @@ class CropInput(_Record):
 
     side_px: int = Field(ge=8, le=1024)
     window_factor: float = Field(ge=1, le=4)
-    pad: tuple[float, float, float]
+    pad: tuple[Value, Value, Value]
 
 
 class DetectorHead(_Record):
@@ -107,7 +113,7 @@ class Pipeline(_Record):
     the side of its training input by the median longer side of its training pictures. None where nobody recorded it.
     """
 
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = Field(max_length=65536)
     head: DetectorHead
     detector_input: ImageInput
     trained_scale: float | None = Field(default=None, gt=0, le=64)
@@ -265,5 +271,5 @@ def brief(error: Exception) -> str:
     """Say in a few words what is wrong with a JSON file: the first finding and where it is."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    return str(error)
+        return shown(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+    return shown(str(error))

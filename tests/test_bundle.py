@@ -25,9 +25,10 @@ def manifest_json() -> dict[str, Any]:
         "class_names": ["ship"], "head": {"strides_px": [8, 16, 32], "reg_max": 16, "end2end": False},
         "detector_input": spec, "encoder_input": spec, "prompt": "box",
     }  # fmt: skip
+    tensor = {"name": "x", "shape": [1], "dtype": "float32", "layout": "N"}
     stage = {
         "files": [{"name": "a.engine", "sha256": SHA256_OF_A, "n_bytes": 1}],
-        "precision": "fp16", "inputs": [], "outputs": [], "onnx_sha256": "0",
+        "precision": "fp16", "inputs": [tensor], "outputs": [tensor], "onnx_sha256": "0",
         "source": {"name": "x", "sha256": "0", "licence": "none"},
     }  # fmt: skip
     target = {"os": platform.system().lower(), "machine": platform.machine(), "compute_capability": "8.7"}
@@ -139,7 +140,7 @@ def test_another_processor_is_refused(tmp_path: Path, manifest_json: dict[str, A
 
 def test_only_a_whole_bundle_lists_its_files(tmp_path: Path, manifest_json: dict[str, Any]) -> None:
     folder = write(tmp_path / "b", manifest_json)
-    assert listed_files(folder) == {"manifest.json", "a.engine"}
+    assert listed_files(folder) == {"manifest.json", "manifest.json.minisig", "a.engine"}
     assert listed_files(write(tmp_path / "web", {"name": "a web page", "icons": []})) is None
     assert listed_files(tmp_path) is None
 

@@ -49,6 +49,7 @@ class OpenOptions(ctypes.Structure):
         ("struct_size", ctypes.c_uint32),
         ("n_threads", ctypes.c_uint32),
         ("backend_path", ctypes.c_char_p),
+        ("public_key", ctypes.c_char_p),
     )
 
 
@@ -176,7 +177,12 @@ class CChain:
 
     @classmethod
     def open(
-        cls, library: Library, folder: str | Path, n_threads: int | None = None, backend_path: Path | None = None
+        cls,
+        library: Library,
+        folder: str | Path,
+        n_threads: int | None = None,
+        backend_path: Path | None = None,
+        public_key: str | Path | None = None,
     ) -> CChain:
         """Open a bundle.
 
@@ -185,6 +191,7 @@ class CChain:
             folder: what `edgekd build-engine` wrote.
             n_threads: CPU threads a network may use; None leaves the choice to the backend.
             backend_path: folder of the backend modules; None for the library's own.
+            public_key: whose signature the bundle must carry, as for `edgekd.read_manifest`; None asks for none.
 
         Raises:
             EdgekdError: as `edgekd.Chain.open`.
@@ -193,6 +200,7 @@ class CChain:
         library.check(library.calls.edgekd_open_options_init(ctypes.byref(options), ctypes.sizeof(options)))
         options.n_threads = n_threads or 0
         options.backend_path = str(backend_path).encode() if backend_path else None
+        options.public_key = str(public_key).encode() if public_key else None
         library.check(
             library.calls.edgekd_chain_open(str(folder).encode(), ctypes.byref(options), ctypes.byref(handle))
         )

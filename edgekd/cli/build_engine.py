@@ -1,4 +1,4 @@
-"""`edgekd build-engine`: a model set becomes a bundle."""
+"""`edgekd build-engine` and `edgekd rollback`: a model set becomes a bundle, and a bundle the version before."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def build_engine(
     data: Annotated[Path | None, typer.Option(help="labels of the gate: COCO .json or Ultralytics .yaml")] = None,
     data_images: Annotated[Path | None, typer.Option(help="folder of the pictures of --data")] = None,
     fallback: Annotated[bool, typer.Option(help="return blocks to float until the gate holds")] = True,
+    keep: Annotated[int, typer.Option(help="versions that stay for edgekd rollback, with this one", min=1)] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the manifest here as well")] = None,
 ) -> None:
     """Build one engine per stage and write them with a manifest, in one step; exit 3 when a gate does not hold."""
@@ -38,6 +39,7 @@ def build_engine(
     from edgekd.cli.values import parse_numbers, parse_size, parse_sm
     from edgekd.deploy.build_options import BuildOptions
     from edgekd.deploy.gate import build_accepted, gate_on
+    from edgekd.deploy.versions import kept_versions
 
     options = BuildOptions(
         backend=backend,
@@ -53,9 +55,18 @@ def build_engine(
         timing_cache=timing_cache,
     )
     wanted = gate_on(gate, data, data_images, fallback)
-    with log.status("building engines"):
-        manifest = build_accepted(models, output, options, wanted, log.print)
+    with log.status("building engines"), kept_versions(output, keep) as destination:
+        manifest = build_accepted(models, destination, options, wanted, log.print)
     out.print(f"{output}: {manifest.backend} {manifest.backend_version}, {manifest.engine_bytes / 1e6:.1f} MB")
     for note in manifest.notes:
         out.print(f"  {note}")
     write_json(json_file, manifest)
+
+
+def rollback(bundle: Annotated[Path, typer.Argument(help="bundle written by build-engine --keep")]) -> None:
+    """Switch a bundle to the version before, in one step; programs that opened it go on with theirs."""
+    from edgekd.cli.console import out
+    from edgekd.deploy.versions import roll_back
+
+    version = roll_back(bundle)
+    out.print(f"{bundle} is {version} again; see: edgekd inspect {bundle}")

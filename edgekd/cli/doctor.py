@@ -11,11 +11,12 @@ import typer
 def doctor(
     bundle: Annotated[Path | None, typer.Argument(help="also say whether this bundle runs here")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the machine as JSON")] = None,
+    public_key: Annotated[str | None, typer.Option("--require-signature", help="public key of who signed it")] = None,
 ) -> None:
     """Show what this machine offers; with a bundle, check manifest, target, files and its known answer."""
     from rich.table import Table
 
-    from edgekd.bundle import check_files, read_manifest
+    from edgekd.bundle import check_files, read_manifest, settled
     from edgekd.cli.console import out, write_json
     from edgekd.environment import describe_machine, has_module
     from edgekd.runtime.chain import Chain
@@ -36,10 +37,11 @@ def doctor(
     out.print(table)
     write_json(json_file, machine)
     if bundle:
-        manifest = read_manifest(bundle)
+        bundle = settled(bundle)
+        manifest = read_manifest(bundle, public_key)
         check_machine(bundle, manifest)
         check_files(bundle, manifest)
-        with Chain.open(bundle) as chain:
+        with Chain.open(bundle, public_key=public_key) as chain:
             answered = check_known_answer(bundle, chain)
         said = "answers as it did when it was built" if answered else "opens; it has no known answer to compare with"
         out.print(f"{bundle} fits this machine, is whole, and {said}")
@@ -54,6 +56,7 @@ _NEEDS = (
     ("export, calibrate", "torch", "'edgekd[build]'"),
     ("export of detectors", "ultralytics", "'edgekd[build]'"),
     ("distill, finetune", "faster_coco_eval", "'edgekd[train]'"),
+    ("signatures", "minisign", "'edgekd[sign]'"),
     ("GeoJSON", "rasterio", "'edgekd[geo]'"),
 )
 _PACKAGE_OF = {"tensorrt_rtx": "tensorrt-rtx"}

@@ -11,6 +11,7 @@ import typer
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="bundle written by build-engine")],
     json_file: Annotated[Path | None, typer.Option("--json", help="write the manifest as JSON")] = None,
+    public_key: Annotated[str | None, typer.Option("--require-signature", help="public key of who signed it")] = None,
 ) -> None:
     """Show what a bundle holds and where it comes from, without loading an engine."""
     from rich.table import Column, Table
@@ -18,7 +19,7 @@ def inspect(
     from edgekd.bundle import read_manifest
     from edgekd.cli.console import out, write_json
 
-    manifest = read_manifest(bundle)
+    manifest = read_manifest(bundle, public_key)
     target = manifest.target
     gpu = f", compute capability {target.compute_capability}" if target.compute_capability else ""
     out.print(f"{bundle}: {manifest.backend} {manifest.backend_version} for {target.os} {target.machine}{gpu}")

@@ -12,7 +12,7 @@ import typer
 
 import edgekd
 from edgekd.cli import bench, capi, data, distill, kernels, weights
-from edgekd.cli.build_engine import build_engine
+from edgekd.cli.build_engine import build_engine, rollback
 from edgekd.cli.calibrate import calibrate
 from edgekd.cli.demo import demo
 from edgekd.cli.doctor import doctor
@@ -22,6 +22,7 @@ from edgekd.cli.finetune import finetune
 from edgekd.cli.inspect import inspect
 from edgekd.cli.label import label
 from edgekd.cli.run import run
+from edgekd.cli.sign import new_key, sign
 from edgekd.errors import EdgekdError
 from edgekd.text import shown_lines
 
@@ -56,6 +57,9 @@ app.command("evaluate")(evaluate)
 app.command("label")(label)
 app.command("inspect")(inspect)
 app.command("doctor")(doctor)
+app.command("rollback")(rollback)
+app.command("sign")(sign)
+app.command("new-key")(new_key)
 app.add_typer(weights.app, name="weights")
 app.add_typer(distill.app, name="distill")
 app.command("finetune")(finetune)

@@ -36,6 +36,7 @@ def run(
     stretch: Annotated[str, typer.Option(help="values of a raster that become 0 and 255: LOW,HIGH")] = "",
     track: Annotated[bool, typer.Option("--track", help="number the objects of a camera or video")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="wait for new pictures in the folder")] = False,
+    public_key: Annotated[str | None, typer.Option("--require-signature", help="public key of who signed it")] = None,
 ) -> None:
     """Find objects and their masks; one line per picture on stdout, files in the output folder.
 
@@ -79,10 +80,10 @@ def run(
         json_file=json_file,
     )
     if track or watch or any(is_live(source) for source in sources):
-        wish = StreamWish(files=results, track=track, watch=watch, n_threads=threads)
+        wish = StreamWish(files=results, track=track, watch=watch, n_threads=threads, public_key=public_key)
         return run_stream(bundle, sources, output, options, wish, StreamWatch(note=log.print, finished=print_stream))
     reports = []
-    with Chain.open(bundle, threads) as chain, TileBar() as bar:
+    with Chain.open(bundle, threads, public_key) as chain, TileBar() as bar:
         for report in run_pictures(chain, sources, output, options, results, Watch(note=log.print, tile=bar.show)):
             (out if report.state == "run" else log).print(picture_line(report))
             reports.append(report)

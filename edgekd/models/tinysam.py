@@ -11,7 +11,6 @@ sizes from 224 x 448 to 1024 x 1024 the encoder differs by 1e-5, the decoder by 
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
 
 import torch
@@ -224,7 +223,7 @@ def load_tinysam(path: str | Path) -> TinySam:
         raise ModelError(f"there is no checkpoint at {path}; pass a tinysam.pth, a mobile_sam.pt or a trained best.pt")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as reason:
+    except Exception as reason:  # zipfile, pickle and torch raise a dozen types; all mean a file that cannot be used
         raise ModelError(
             f"{path} is not a weights-only PyTorch checkpoint ({type(reason).__name__}); "
             "pass a plain state dict such as tinysam.pth or mobile_sam.pt"

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import numpy as np
 
-from edgekd.bundle import Manifest, read_manifest
+from edgekd.bundle import Manifest, read_manifest, settled
 from edgekd.errors import InputError
 from edgekd.graphs import IMAGES, StageName
 from edgekd.runtime.detect import DetectOptions, Found, detect
@@ -65,20 +65,21 @@ class Chain:
         return self._segmenter
 
     @classmethod
-    def open(cls, folder: str | Path, n_threads: int | None = None) -> Chain:
+    def open(cls, folder: str | Path, n_threads: int | None = None, public_key: str | Path | None = None) -> Chain:
         """Open a bundle after checking its manifest, its target and the hashes of its files.
 
         Args:
             folder: what `edgekd build-engine` wrote.
             n_threads: CPU threads a network may use; None leaves the choice to the backend.
+            public_key: whose signature the bundle must carry, as for `edgekd.read_manifest`; None asks for none.
 
         Raises:
-            BundleError: the bundle is missing, damaged, or of a newer format.
+            BundleError: the bundle is missing, damaged, of a newer format, or not signed as asked for.
             BundleMismatch: it was built for another machine.
             BackendUnavailable: its backend is not installed.
         """
-        folder = Path(folder)
-        manifest = read_manifest(folder)
+        folder = settled(Path(folder))
+        manifest = read_manifest(folder, public_key)
         check_machine(folder, manifest)
         return cls(manifest, open_engines(manifest.backend, manifest.stages, folder, n_threads))
 

@@ -45,12 +45,14 @@ class StreamWish:
         track: number the objects, in lines and video.
         watch: the source is a folder that is being filled.
         n_threads: CPU threads; None leaves them to the backend.
+        public_key: whose signature the bundle must carry; None asks for none.
     """
 
     files: ResultOptions
     track: bool = False
     watch: bool = False
     n_threads: int | None = None
+    public_key: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse files that only pictures have.
@@ -77,7 +79,7 @@ def run_stream(
         raise InputError(f"{sources[0]} came with {len(sources) - 1} other sources, expected one stream alone")
     if options.given is not None:
         raise InputError("boxes were given for a stream, whose frames have no labels; leave them out")
-    with Chain.open(bundle, wish.n_threads) as chain:
+    with Chain.open(bundle, wish.n_threads, wish.public_key) as chain:
         stream = WatchedFolder(Path(sources[0]), watch.note) if wish.watch else Stream(sources[0])
         follow(chain, stream, folder, options, wish, watch)
 

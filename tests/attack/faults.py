@@ -26,6 +26,7 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from report import write_report
 from targets import picture_bytes
 
 FAULTS = ("SIGKILL", "SIGTERM", "SIGINT", "no room", "few files")
@@ -153,7 +154,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    random, counts, findings = Random(options.seed), Counter[str](), 0
+    random, counts, findings = Random(options.seed), Counter[str](), list[str]()
+    start = time.perf_counter()
     chosen = [verb for verb in verbs() if options.verb in (None, verb.name)]
     with tempfile.TemporaryDirectory() as name:
         inputs = Path(name) / "inputs"
@@ -165,13 +167,14 @@ def main() -> None:
                 wrong = try_fault(verb, inputs, Path(work), fault, after_s)
             counts[f"{verb.name}, {fault}: {'wrong' if wrong else 'right'}"] += 1
             if wrong:
-                findings += 1
-                print(f"fault {number}, {verb.name}, {fault} after {after_s:.2f} s: {wrong}", flush=True)
+                findings.append(f"fault {number}, {verb.name}, {fault} after {after_s:.2f} s: {wrong}")
+                print(findings[-1], flush=True)
     for line, count in sorted(counts.items()):
         print(f"{line}: {count}")
     if options.json:
-        options.json.write_text(json.dumps(dict(counts), indent=1) + "\n")
-    sys.exit(findings > 0)
+        settings = {"faults": options.faults, "seed": options.seed, "verbs": [verb.name for verb in chosen]}
+        write_report(options.json, settings, dict(counts), findings, time.perf_counter() - start)
+    sys.exit(bool(findings))
 
 
 if __name__ == "__main__":

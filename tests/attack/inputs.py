@@ -9,9 +9,9 @@ Exit 1 when a reader let another exception out, started a program, connected, or
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -22,6 +22,7 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).parent))
 
 from guard import watched
+from report import write_report
 from targets import Target, targets
 
 from edgekd.errors import EdgekdError
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     chosen = [target for target in targets() if options.target in (None, target.name)]
-    share = -(-options.inputs // len(chosen))
+    share, start = -(-options.inputs // len(chosen)), time.perf_counter()
     tallies = {}
     for target in chosen:
         tally = tallies[target.name] = attack(target, share, options.seed, options.first)
@@ -95,9 +96,10 @@ def main() -> None:
         for finding in tally.findings:
             print(f"    {finding}", flush=True)
     if options.json:
-        options.json.write_text(
-            json.dumps({name: dict(tally.counts) for name, tally in tallies.items()}, indent=1) + "\n"
-        )
+        counts = {name: dict(tally.counts) for name, tally in tallies.items()}
+        findings = [f"{name}, {line}" for name, tally in tallies.items() for line in tally.findings]
+        settings = {"inputs": share * len(chosen), "seed": options.seed, "first": options.first}
+        write_report(options.json, settings, counts, findings, time.perf_counter() - start)
     sys.exit(any(tally.findings for tally in tallies.values()))
 
 

@@ -146,6 +146,7 @@ typedef struct edgekd_open_options {
     uint32_t struct_size;
     uint32_t n_threads;       /* CPU threads that a network may use; 0 leaves the choice to the backend */
     const char *backend_path; /* folder of the backend modules; NULL: the folder of this library */
+    const char *public_key;   /* file of a public key, or its letters: the bundle must be signed with it; NULL: no look */
 } edgekd_open_options;
 
 /* What a run keeps. Fill it with edgekd_run_options_init first. */
@@ -211,7 +212,8 @@ EDGEKD_API int32_t edgekd_open_options_init(edgekd_open_options *options, size_t
 EDGEKD_API int32_t edgekd_run_options_init(edgekd_run_options *options, size_t struct_size);
 
 /*
- * Open a bundle: check its manifest, its target and the sha256 of its files, then load its networks; those of
+ * Open a bundle: check its manifest, its target and the sha256 of its files, then load its networks from those
+ * bytes; those of
  * several input sizes are compiled later, see above.
  * folder is UTF-8; options may be NULL. *chain is NULL after a failure.
  * Fails with ARGUMENT, BUNDLE, BUNDLE_MISMATCH, BACKEND_UNAVAILABLE or MEMORY.

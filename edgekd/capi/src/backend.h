@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define EDGEKD_BACKEND_ABI_VERSION 2
+#define EDGEKD_BACKEND_ABI_VERSION 3
 #define EDGEKD_TENSOR_MAX_DIMS 4
 #define EDGEKD_BACKEND_ENTRY "edgekd_backend_entry"
 
@@ -27,10 +27,19 @@ typedef struct edgekd_tensor {
     const uint8_t *bytes;
 } edgekd_tensor;
 
+/* What a file holds; gone after the call. */
+typedef struct edgekd_bytes {
+    const char *data;
+    size_t size;
+} edgekd_bytes;
+
+/* An engine is made from `files`, whose sha256 was compared; a backend opens no file of a bundle. */
 typedef struct edgekd_engine_options {
-    const char *path;      /* the stage's first file */
+    const char *path;      /* of the stage's first file, for sentences */
     const char *precision; /* fp32, bf16, fp16 or int8 */
     uint32_t n_threads;    /* 0: the backend's choice */
+    const edgekd_bytes *files;
+    size_t n_files; /* at least 1 */
 } edgekd_engine_options;
 
 /* Where a function leaves the sentence of its failure. */

@@ -3,14 +3,15 @@
 #include <algorithm>
 
 #include "error.h"
+#include "files.h"
 #include "tensors.h"
 
 namespace edgekd {
 namespace {
 
 // The manifest, after everything that can be refused without a backend has been checked.
-std::shared_ptr<const Manifest> checked_manifest(const std::string& folder) {
-    auto manifest = std::make_shared<const Manifest>(read_manifest(folder));
+std::shared_ptr<const Manifest> checked_manifest(const std::string& folder, const std::string& public_key) {
+    auto manifest = std::make_shared<const Manifest>(read_manifest(folder, public_key));
     check_machine(folder, *manifest);
     return manifest;
 }
@@ -18,7 +19,6 @@ std::shared_ptr<const Manifest> checked_manifest(const std::string& folder) {
 const edgekd_backend& checked_backend(const std::string& folder, const Manifest& manifest, const std::string& path) {
     const edgekd_backend& backend = load_backend(manifest.backend, path);
     if (!manifest.target.compute_capability.empty()) check_gpu(folder, manifest, compute_capability(backend));
-    check_files(folder, manifest);
     return backend;
 }
 
@@ -54,9 +54,10 @@ Box given_box(const Box& box, size_t index, const Picture& picture) {
 Chain::Chain(std::shared_ptr<const Manifest> manifest, Engine detector, std::unique_ptr<Segmenter> segmenter)
     : manifest_(std::move(manifest)), detector_(std::move(detector)), segmenter_(std::move(segmenter)) {}
 
-std::unique_ptr<Chain> Chain::open(const std::string& folder, const std::string& backend_path, uint32_t n_threads) {
-    auto manifest = checked_manifest(folder);
-    const EngineSource source = {checked_backend(folder, *manifest, backend_path), folder, n_threads};
+std::unique_ptr<Chain> Chain::open(const std::string& folder, const OpenOptions& options) {
+    const std::string version = settled(folder);
+    auto manifest = checked_manifest(version, options.public_key);
+    const EngineSource source = {checked_backend(version, *manifest, options.backend_path), version, options.n_threads};
     Engine detector = source.open(manifest->detector);
     std::unique_ptr<Segmenter> segmenter = open_segmenter(source, manifest);
     return std::unique_ptr<Chain>(new Chain(std::move(manifest), std::move(detector), std::move(segmenter)));

@@ -17,10 +17,16 @@ struct RunOptions {
     size_t n_boxes = 0;
 };
 
+// How a bundle is opened; empty texts are those of edgekd_open_options that are NULL.
+struct OpenOptions {
+    std::string backend_path, public_key;
+    uint32_t n_threads = 0;
+};
+
 class Chain {
 public:
-    // Check the bundle and load its networks; `backend_path` is empty for the folder of this library.
-    static std::unique_ptr<Chain> open(const std::string& folder, const std::string& backend_path, uint32_t n_threads);
+    // Check the bundle and load its networks.
+    static std::unique_ptr<Chain> open(const std::string& folder, const OpenOptions& options);
 
     // A chain for another thread; it shares manifest and weights, not the result.
     std::unique_ptr<Chain> clone() const;

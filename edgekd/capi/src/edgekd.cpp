@@ -45,7 +45,7 @@ void init_options(Options* options, size_t struct_size, const Options& defaults)
 }
 
 edgekd_open_options open_defaults() {
-    return {sizeof(edgekd_open_options), 0, nullptr};
+    return {sizeof(edgekd_open_options), 0, nullptr, nullptr};
 }
 
 edgekd_run_options run_defaults() {
@@ -201,9 +201,9 @@ int32_t edgekd_chain_open(const char* folder, const edgekd_open_options* options
         check_pointer(folder, "folder");
         check_pointer(chain, "chain");
         const edgekd_open_options given = options_from(options, open_defaults(), "edgekd_open_options");
-        const std::string backend_path = given.backend_path != nullptr ? given.backend_path : "";
+        const auto text = [](const char* words) { return std::string(words != nullptr ? words : ""); };
         auto handle = std::make_unique<edgekd_chain>();
-        handle->chain = Chain::open(folder, backend_path, given.n_threads);
+        handle->chain = Chain::open(folder, {text(given.backend_path), text(given.public_key), given.n_threads});
         *chain = handle.release();
     });
 }

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include "error.h"
+#include "files.h"
 
 namespace edgekd {
 namespace {
@@ -56,7 +57,10 @@ std::string compute_capability(const edgekd_backend& backend) {
 Engine::Engine(const edgekd_backend& backend, const std::string& folder, const EngineStage& stage, uint32_t n_threads)
     : backend_(&backend), handle_(nullptr, backend.close) {
     const std::string path = folder + "/" + stage.files.front().name;
-    const edgekd_engine_options options = {path.c_str(), stage.precision.c_str(), n_threads};
+    const std::vector<std::string> contents = read_files(folder, stage);
+    std::vector<edgekd_bytes> views;
+    for (const std::string& content : contents) views.push_back({content.data(), content.size()});
+    const edgekd_engine_options options = {path.c_str(), stage.precision.c_str(), n_threads, views.data(), views.size()};
     edgekd_backend_error error{};
     void* engine = nullptr;
     check(backend.open(&options, &engine, &error), error);

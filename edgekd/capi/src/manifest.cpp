@@ -5,100 +5,22 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cmath>
-#include <fstream>
-#include <iterator>
-#include <nlohmann/json.hpp>
 
 #include "error.h"
+#include "files.h"
+#include "node.h"
+#include "records.h"
 #include "sha256.h"
+#include "signature.h"
 
 namespace edgekd {
 namespace {
 
-using Json = nlohmann::json;
-
-constexpr int kFormatVersion = 2;  // format 2 added `kind`; a manifest without it is of the kind sam
+constexpr uint64_t kFormatVersion = 2;  // format 2 added `kind`; a manifest without it is of the kind sam
 constexpr uint64_t kMaxManifestBytes = 4u << 20;
 constexpr size_t kMaxClasses = 65536;
 constexpr size_t kMaxStrides = 8;
 constexpr size_t kMaxSizes = 64;
-
-// A value of the manifest and where it stands, so that every complaint names the place.
-class Node {
-public:
-    Node(const Json& value, std::string path, const std::string& folder)
-        : value_(value), path_(std::move(path)), folder_(folder) {}
-
-    Node at(const char* key) const {
-        const auto found = value_.is_object() ? value_.find(key) : value_.end();
-        const std::string path = path_.empty() ? key : path_ + "." + key;
-        if (!value_.is_object() || found == value_.end()) complain(path + " is missing");
-        return Node(*found, path, folder_);
-    }
-
-    Node at(size_t index) const { return Node(value_.at(index), path_ + "." + std::to_string(index), folder_); }
-
-    size_t length(size_t low, size_t high) const {
-        if (!value_.is_array() || value_.size() < low || value_.size() > high) {
-            complain(path_ + " is not a list of " + std::to_string(low) + " to " + std::to_string(high) + " entries");
-        }
-        return value_.size();
-    }
-
-    int64_t integer(int64_t low, int64_t high) const {
-        const bool fits = value_.is_number_unsigned() ? value_.get<uint64_t>() <= uint64_t(high)
-                                                      : value_.is_number_integer() && value_.get<int64_t>() <= high;
-        if (!fits || value_.get<int64_t>() < low) {
-            complain(path_ + " is not a whole number from " + std::to_string(low) + " to " + std::to_string(high));
-        }
-        return value_.get<int64_t>();
-    }
-
-    double number() const {
-        if (!value_.is_number() || !std::isfinite(value_.get<double>())) complain(path_ + " is not a number");
-        return value_.get<double>();
-    }
-
-    std::string text() const {
-        if (!value_.is_string()) complain(path_ + " is not text");
-        std::string words = value_.get<std::string>();
-        for (size_t i = 0; i < words.size(); i++) {
-            const auto byte = static_cast<unsigned char>(words[i]);
-            // C0, DEL, and C1, which UTF-8 writes as C2 80 to C2 9F.
-            const bool c1 = byte == 0xC2 && i + 1 < words.size() && static_cast<unsigned char>(words[i + 1]) < 0xA0;
-            if (byte < 0x20 || byte == 0x7F || c1) complain(path_ + " has a control character");
-        }
-        return words;
-    }
-
-    std::string choice(std::initializer_list<const char*> words) const {
-        const std::string word = text();
-        std::string expected;
-        for (const char* one : words) {
-            if (word == one) return word;
-            expected += expected.empty() ? one : std::string(", ") + one;
-        }
-        complain(path_ + " is none of " + expected);
-    }
-
-    bool boolean() const {
-        if (!value_.is_boolean()) complain(path_ + " is neither true nor false");
-        return value_.get<bool>();
-    }
-
-    bool is_null() const { return value_.is_null(); }
-    bool has(const char* key) const { return value_.is_object() && value_.contains(key); }
-
-    [[noreturn]] void complain(const std::string& finding) const {
-        fail(EDGEKD_ERROR_BUNDLE, folder_ + "/manifest.json does not describe a bundle (" + finding + "); build it again");
-    }
-
-private:
-    const Json& value_;
-    std::string path_;
-    const std::string& folder_;
-};
 
 std::array<double, 3> three_numbers(const Node& node) {
     node.length(3, 3);
@@ -116,6 +38,7 @@ std::vector<Size> smaller_sizes(const Node& node, const Size& full) {
 }
 
 ImageInput image_input(const Node& node) {
+    node.only({"height_px", "width_px", "place", "interpolation", "mean", "std", "pad", "smaller_sizes_px"});
     ImageInput input;
     input.full.height_px = int(node.at("height_px").integer(1, 8192));
     input.full.width_px = int(node.at("width_px").integer(1, 8192));
@@ -132,6 +55,9 @@ ImageInput image_input(const Node& node) {
 }
 
 DetectorHead detector_head(const Node& node) {
+    node.only({"strides_px", "reg_max", "end2end", "n_coefficients", "name", "angle"});
+    if (node.has("name")) node.at("name").choice({"detect"});  // turned boxes are of format 3
+    if (node.has("angle")) node.at("angle").choice({"sigmoid", "radians"});
     DetectorHead head;
     const Node strides = node.at("strides_px");
     for (size_t i = 0, n = strides.length(1, kMaxStrides); i < n; i++) {
@@ -144,6 +70,7 @@ DetectorHead detector_head(const Node& node) {
 }
 
 CropInput crop_input(const Node& node) {
+    node.only({"side_px", "window_factor", "pad"});
     CropInput crop;
     crop.side_px = int(node.at("side_px").integer(8, 1024));
     crop.window_factor = node.at("window_factor").number();
@@ -155,43 +82,22 @@ CropInput crop_input(const Node& node) {
     return crop;
 }
 
-// A plain file name cannot lead out of the bundle.
-std::string plain_name(const Node& node, const std::string& folder) {
-    const std::string name = node.text();
-    const bool plain = !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
-                       name.find('\0') == std::string::npos;
-    if (!plain) {
-        fail(EDGEKD_ERROR_BUNDLE,
-             folder + " names the engine file '" + name + "', expected a plain file name; build it again");
-    }
-    return name;
-}
-
-EngineFile engine_file(const Node& node, const std::string& folder) {
-    EngineFile file;
-    file.name = plain_name(node.at("name"), folder);
-    file.sha256 = node.at("sha256").text();
-    file.n_bytes = uint64_t(node.at("n_bytes").integer(0, INT64_MAX));
-    return file;
-}
-
-// Tensors cross a backend module as float32, crops as uint8; other types would be read as garbage.
-void check_tensors(const Node& node, const char* type) {
-    for (size_t i = 0, n = node.length(1, 16); i < n; i++) node.at(i).at("dtype").choice({type});
-}
-
 EngineStage engine_stage(const Node& stages, const std::string& name, const std::string& folder) {
     const Node node = stages.at(name.c_str());
+    node.only({"files", "precision", "float_precision", "inputs", "outputs", "onnx_sha256", "source", "calibration"});
     EngineStage stage;
     const Node files = node.at("files");
     for (size_t i = 0, n = files.length(1, 16); i < n; i++) stage.files.push_back(engine_file(files.at(i), folder));
     stage.precision = node.at("precision").choice({"fp32", "bf16", "fp16", "int8"});
     // The backend is told what layers without Q/DQ pairs compute in.
-    if (node.has("float_precision") && !node.at("float_precision").is_null()) {
+    if (node.given("float_precision")) {
         stage.precision = node.at("float_precision").choice({"fp32", "bf16"});
     }
     check_tensors(node.at("inputs"), name == "segmenter" ? "uint8" : "float32");
     check_tensors(node.at("outputs"), "float32");
+    node.at("onnx_sha256").text();
+    check_source(node.at("source"));
+    if (node.given("calibration")) node.at("calibration").each([](const Node& value) { value.text(); });
     return stage;
 }
 
@@ -205,12 +111,12 @@ std::vector<int> box_buckets(const Node& node) {
 }
 
 Target target(const Node& node) {
+    node.only({"os", "machine", "compute_capability", "n_multiprocessors"});
     Target target;
     target.os = node.at("os").text();
     target.machine = node.at("machine").text();
-    if (node.has("compute_capability") && !node.at("compute_capability").is_null()) {
-        target.compute_capability = node.at("compute_capability").text();
-    }
+    if (node.given("compute_capability")) target.compute_capability = node.at("compute_capability").text();
+    if (node.given("n_multiprocessors")) node.at("n_multiprocessors").integer(1, INT32_MAX);
     return target;
 }
 
@@ -239,6 +145,7 @@ const KindFacts& facts_of(const Json& raw, const std::string& folder) {
 // The stages of a manifest are those of its kind, and what describes their inputs is there.
 void check_kind(const Node& root, const KindFacts& facts, const std::string& folder) {
     const Node stages = root.at("stages"), pipeline = root.at("pipeline");
+    stages.only({"detector", "encoder", "decoder", "segmenter"});
     std::string expected;
     for (const char* name : facts.stages) expected += (expected.empty() ? "" : ", ") + std::string(name);
     for (const char* name : {"detector", "encoder", "decoder", "segmenter"}) {
@@ -248,30 +155,55 @@ void check_kind(const Node& root, const KindFacts& facts, const std::string& fol
         fail(EDGEKD_ERROR_BUNDLE, folder + (wanted ? " has no stage " : " has the stage ") + name + ", expected " +
                                       expected + " for the kind " + facts.name + "; build it again");
     }
-    const auto has = [&](const char* key) { return pipeline.has(key) && !pipeline.at(key).is_null(); };
-    if (has("encoder_input") != (facts.kind == Kind::sam)) root.complain("pipeline.encoder_input is for the kind sam");
-    if (has("crop") != (facts.kind == Kind::crop)) root.complain("pipeline.crop is for the kind crop");
+    if (pipeline.given("encoder_input") != (facts.kind == Kind::sam)) root.complain("pipeline.encoder_input is for the kind sam");
+    if (pipeline.given("crop") != (facts.kind == Kind::crop)) root.complain("pipeline.crop is for the kind crop");
 }
 
 void check_format(const Json& raw, const std::string& folder) {
     if (!raw.is_object() || !raw.contains("format_version") || !raw["format_version"].is_number_integer()) return;
-    if (raw["format_version"].get<int64_t>() > kFormatVersion) {
+    const Json& version = raw["format_version"];
+    if (version.is_number_unsigned() ? version.get<uint64_t>() > kFormatVersion : version.get<int64_t>() > int64_t(kFormatVersion)) {
         fail(EDGEKD_ERROR_BUNDLE, folder + " has format " + raw["format_version"].dump() +
                                       ", and this libedgekd reads up to " + std::to_string(kFormatVersion) +
                                       "; update libedgekd or build the bundle again");
     }
 }
 
+// The sha256 of the file itself, with zeros in its own place; a bundle of before has none.
+void check_digest(const Json& raw, const std::string& text, const std::string& folder) {
+    const Node root(raw, "", folder);
+    if (!root.given("digest")) return;
+    const std::string digest = root.at("digest").text();
+    if (digest.size() != 64 || digest.find_first_not_of("0123456789abcdef") != std::string::npos) {
+        root.complain("digest is not 64 hexadecimal digits");
+    }
+    std::string blank = text;
+    const size_t at = blank.find(digest);
+    if (at != std::string::npos) blank.replace(at, digest.size(), digest.size(), '0');
+    if (sha256_of(blank) == digest) return;
+    fail(EDGEKD_ERROR_BUNDLE,
+         folder + "/manifest.json was changed after the build (its sha256 differs); build the bundle again");
+}
+
 Manifest manifest_from(const Json& raw, const std::string& folder) {
     const Node root(raw, "", folder);
     if (root.has("format_version")) root.at("format_version").integer(1, kFormatVersion);
     const KindFacts& facts = facts_of(raw, folder);
+    root.only({"format_version", "digest", "kind", "edgekd_version", "created", "backend", "backend_version", "target",
+               "pipeline", "max_boxes", "box_buckets", "stages", "gate", "known_answer", "notes"});
     check_kind(root, facts, folder);
+    check_records(root, folder);
     Manifest manifest;
     manifest.kind = facts.kind;
     manifest.backend = root.at("backend").choice({"openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"});
     manifest.target = target(root.at("target"));
     const Node pipeline = root.at("pipeline");
+    pipeline.only({"class_names", "head", "detector_input", "trained_scale", "encoder_input", "prompt", "crop"});
+    if (pipeline.given("trained_scale")) {
+        const double scale = pipeline.at("trained_scale").number();
+        if (!(scale > 0 && scale <= 64)) pipeline.complain("pipeline.trained_scale is not above 0 and up to 64");
+    }
+    if (pipeline.given("prompt")) pipeline.at("prompt").choice({"box", "box+centre"});
     const Node names = pipeline.at("class_names");
     for (size_t i = 0, n = names.length(0, kMaxClasses); i < n; i++) {
         manifest.class_names.push_back(names.at(i).text());
@@ -293,48 +225,29 @@ Manifest manifest_from(const Json& raw, const std::string& folder) {
     return manifest;
 }
 
-void check_file(const std::string& folder, const EngineFile& file) {
-    const std::string path = folder + "/" + file.name;
-    struct stat facts {};
-    if (stat(path.c_str(), &facts) != 0 || !S_ISREG(facts.st_mode)) {
-        fail(EDGEKD_ERROR_BUNDLE, folder + " lacks the engine file " + file.name + "; build the bundle again");
-    }
-    if (uint64_t(facts.st_size) != file.n_bytes || sha256_of_file(path) != file.sha256) {
-        fail(EDGEKD_ERROR_BUNDLE,
-             path + " was changed after the build (its sha256 differs); build the bundle again");
-    }
-}
-
 }  // namespace
 
 Manifest parse_manifest(const std::string& text, const std::string& folder) {
-    const Json raw = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (raw.is_discarded()) {
-        fail(EDGEKD_ERROR_BUNDLE, folder + "/manifest.json is not JSON; build the bundle again");
-    }
+    const Json raw = parse_json(text, folder);
     check_format(raw, folder);
+    check_digest(raw, text, folder);
     return manifest_from(raw, folder);
 }
 
-Manifest read_manifest(const std::string& folder) {
+Manifest read_manifest(const std::string& folder, const std::string& public_key) {
     const std::string path = folder + "/manifest.json";
     struct stat facts {};
-    std::ifstream file(path, std::ios::binary);
-    if (stat(path.c_str(), &facts) != 0 || !S_ISREG(facts.st_mode) || !file) {
+    if (stat(path.c_str(), &facts) != 0 || !S_ISREG(facts.st_mode)) {
         fail(EDGEKD_ERROR_BUNDLE, folder + " is not a bundle (no readable manifest.json); make one with: "
                                            "edgekd build-engine MODELS -o " + folder);
     }
-    if (uint64_t(facts.st_size) > kMaxManifestBytes) {
-        fail(EDGEKD_ERROR_BUNDLE, path + " has " + std::to_string(facts.st_size) + " bytes, expected at most " +
-                                      std::to_string(kMaxManifestBytes) + "; build it again");
+    std::string text;
+    if (!read_whole(path, kMaxManifestBytes, text)) {
+        fail(EDGEKD_ERROR_BUNDLE, path + " cannot be read or has more than " + std::to_string(kMaxManifestBytes) +
+                                      " bytes; build it again");
     }
-    return parse_manifest(std::string(std::istreambuf_iterator<char>(file), {}), folder);
-}
-
-void check_files(const std::string& folder, const Manifest& manifest) {
-    for (const EngineStage* stage : {&manifest.detector, &manifest.encoder, &manifest.decoder, &manifest.segmenter}) {
-        for (const EngineFile& file : stage->files) check_file(folder, file);
-    }
+    if (!public_key.empty()) verify_signature(path, text, public_key);
+    return parse_manifest(text, folder);
 }
 
 void check_machine(const std::string& folder, const Manifest& manifest) {

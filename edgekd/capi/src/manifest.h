@@ -74,11 +74,9 @@ struct Manifest {
 // Read the text of a manifest; `folder` is for the sentences. Fails with EDGEKD_ERROR_BUNDLE.
 Manifest parse_manifest(const std::string& text, const std::string& folder);
 
-// Read folder/manifest.json. Fails with EDGEKD_ERROR_BUNDLE.
-Manifest read_manifest(const std::string& folder);
-
-// Compare size and sha256 of every engine file. Fails with EDGEKD_ERROR_BUNDLE.
-void check_files(const std::string& folder, const Manifest& manifest);
+// Read folder/manifest.json. Fails with EDGEKD_ERROR_BUNDLE, or as verify_signature() where a public key is given;
+// with an empty one no signature is looked at.
+Manifest read_manifest(const std::string& folder, const std::string& public_key);
 
 // Refuse a bundle for another operating system or processor. Fails with EDGEKD_ERROR_BUNDLE_MISMATCH.
 void check_machine(const std::string& folder, const Manifest& manifest);

@@ -2,12 +2,7 @@
 
 #include <array>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
-#include <memory>
-#include <vector>
-
-#include "error.h"
 
 namespace edgekd {
 namespace {
@@ -75,22 +70,12 @@ private:
 
 }  // namespace
 
-std::string sha256_of_file(const std::string& path) {
-    const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
-    if (!file) fail(EDGEKD_ERROR_BUNDLE, path + " cannot be read; check its permissions or build the bundle again");
+std::string sha256_of(const std::string& content) {
     Sha256 sha;
-    std::vector<uint8_t> buffer(1 << 20);  // a multiple of the block, so only the last read leaves a rest
-    uint64_t n_total = 0;
-    for (;;) {
-        const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get());
-        n_total += n;
-        size_t at = 0;
-        for (; at + kBlockBytes <= n; at += kBlockBytes) sha.add(buffer.data() + at);
-        if (n < buffer.size()) {
-            if (std::ferror(file.get())) fail(EDGEKD_ERROR_BUNDLE, path + " cannot be read to its end; check the disk");
-            return sha.finish(buffer.data() + at, n - at, n_total);
-        }
-    }
+    const auto* bytes = reinterpret_cast<const uint8_t*>(content.data());
+    size_t at = 0;
+    for (; at + kBlockBytes <= content.size(); at += kBlockBytes) sha.add(bytes + at);
+    return sha.finish(bytes + at, content.size() - at, content.size());
 }
 
 }  // namespace edgekd

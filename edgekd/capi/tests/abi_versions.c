@@ -43,7 +43,7 @@ static void test_layouts(void)
     CHECK(sizeof(edgekd_times) == 44);
     CHECK(offsetof(edgekd_run_options, boxes_only) == 28);
     if (sizeof(void *) == 8) {
-        CHECK(sizeof(edgekd_image) == 32 && sizeof(edgekd_open_options) == 16 && sizeof(edgekd_run_options) == 48);
+        CHECK(sizeof(edgekd_image) == 32 && sizeof(edgekd_open_options) == 24 && sizeof(edgekd_run_options) == 48);
     }
 }
 

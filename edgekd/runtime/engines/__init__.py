@@ -51,12 +51,24 @@ class DeviceArray:
 Tensor = Array | DeviceArray
 
 
+@dataclass(frozen=True)
+class Ports:
+    """Names of a network's inputs and outputs."""
+
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+
+
 class Engine(Protocol):
     """A loaded network. One engine serves one thread at a time; `clone` gives another thread its own."""
 
     @property
     def times_ms(self) -> Mapping[str, float]:
         """Milliseconds of the last `infer`: `h2d`, `gpu_compute`, `d2h` on a GPU, `compute` on a CPU."""
+
+    @property
+    def ports(self) -> Ports:
+        """Names of the inputs and outputs, as the network has them."""
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
         """Run once: C-contiguous arrays by input name in, arrays by output name out.
@@ -139,6 +151,39 @@ def open_engine(
         BundleError: a file was changed after the build, or the library refuses it.
     """
     path, contents = folder / stage.files[0].name, read_files(folder, stage)
+    engine = _opened(backend, stage, path, contents, n_threads, beside)
+    try:
+        check_ports(path, stage, engine.ports)
+    except BundleError:
+        engine.close()
+        raise
+    return engine
+
+
+def check_ports(path: Path, stage: EngineStage, found: Ports) -> None:
+    """Compare the inputs and outputs of an engine with the manifest's.
+
+    Raises:
+        BundleError: it has other inputs, or lacks an output.
+    """
+    wanted = Ports(frozenset(spec.name for spec in stage.inputs), frozenset(spec.name for spec in stage.outputs))
+    for words, names in (
+        ("lacks the input", wanted.inputs - found.inputs),
+        ("has the input", found.inputs - wanted.inputs),
+        ("lacks the output", wanted.outputs - found.outputs),
+    ):
+        if names:
+            raise BundleError(f"{path} {words} {min(names)}, unlike its manifest; build the bundle again")
+
+
+def _opened(
+    backend: BackendName,
+    stage: EngineStage,
+    path: Path,
+    contents: tuple[bytes, ...],
+    n_threads: int | None,
+    beside: Engine | None,
+) -> Engine:
     module = BACKENDS[backend].module
     if module == "openvino":
         from edgekd.runtime.engines.openvino import OpenVinoEngine

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import BackendUnavailable, BundleError
-from edgekd.runtime.engines import Array, Engine, Tensor
+from edgekd.runtime.engines import Array, Engine, Ports, Tensor
 from edgekd.runtime.engines.onnx_operators import operators_of
 
 
@@ -54,6 +54,11 @@ class OnnxRuntimeEngine:
         """Milliseconds of the last `infer`: `compute`."""
         return self._times_ms
 
+    @property
+    def ports(self) -> Ports:
+        """Names of the inputs and outputs."""
+        return Ports(frozenset(port.name for port in self._session.get_inputs()), frozenset(self._output_names))
+
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
         """Run once; the outputs are fresh arrays."""
         start = time.perf_counter()
@@ -86,8 +91,8 @@ def _exceptions() -> tuple[type[Exception], ...]:
 
 
 def _check_operators(content: bytes, path: Path) -> None:
-    """Refuse a graph that could run for ever or read other files: none that edgekd exports does."""
-    refused = operators_of(content) & {"Loop", "If", "Scan", "external data"}
+    """Refuse a graph that could run for ever, reads other files or has NaN weights: none that edgekd exports does."""
+    refused = operators_of(content) & {"Loop", "If", "Scan", "external data", "NaN"}
     if refused:
         raise BundleError(f"{path} holds {min(refused)}, which no bundle needs; build the bundle again")
 

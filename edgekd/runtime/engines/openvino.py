@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekd.backends import Precision
 from edgekd.errors import BackendUnavailable, BundleError
-from edgekd.runtime.engines import Array, Engine, Tensor
+from edgekd.runtime.engines import Array, Engine, Ports, Tensor
 
 # Of the float layers: INT8 graphs carry their own Q/DQ.
 _PRECISION_HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -37,6 +37,7 @@ class _Network:
         self._lock = threading.Lock()
         self._compiled: WeakValueDictionary[Sizes, Any] = WeakValueDictionary()
         self.names = tuple(port.get_any_name() for port in model.inputs)
+        self.outputs = frozenset(name for port in model.outputs for name in port.get_names())
         self.has_open_sizes = any(axis.is_dynamic for port in model.inputs for axis in list(port.partial_shape)[1:])
 
     def compiled(self, sizes: Sizes) -> Any:
@@ -104,7 +105,7 @@ class OpenVinoEngine:
             config["INFERENCE_NUM_THREADS"] = n_threads
         try:
             model = core.read_model(*contents) if contents else core.read_model(str(path))
-            return cls(_Network(core, _without_loops(model, path), config))
+            return cls(_Network(core, _checked(model, path), config))
         except RuntimeError as error:
             raise BundleError(f"OpenVINO cannot load {path} ({last_line(error)}); build the bundle again") from error
 
@@ -112,6 +113,11 @@ class OpenVinoEngine:
     def times_ms(self) -> Mapping[str, float]:
         """Milliseconds of the last `infer`: `compute`."""
         return self._times_ms
+
+    @property
+    def ports(self) -> Ports:
+        """Names of the inputs and outputs."""
+        return Ports(frozenset(self._network.names), self._network.outputs)
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
         """Run once; inputs are read in place, outputs are views that the next call overwrites.
@@ -149,11 +155,15 @@ class OpenVinoEngine:
         return kept[1]
 
 
-def _without_loops(model: Any, path: Path) -> Any:
-    """Refuse a network that could run for ever: none that edgekd exports has a loop."""
-    loops = {layer.get_type_name() for layer in model.get_ops()} & {"Loop", "TensorIterator", "If"}
+def _checked(model: Any, path: Path) -> Any:
+    """Refuse a network that could run for ever, or has a NaN weight, which a ReLU behind it would hide."""
+    layers = model.get_ops()
+    loops = {layer.get_type_name() for layer in layers} & {"Loop", "TensorIterator", "If"}
     if loops:
         raise BundleError(f"{path} holds the operator {min(loops)}, which no bundle needs; build the bundle again")
+    for layer in layers:
+        if layer.get_type_name() == "Constant" and layer.get_element_type().is_real() and np.isnan(layer.data).any():
+            raise BundleError(f"{path} holds a weight that is NaN, which no bundle needs; build the bundle again")
     return model
 
 

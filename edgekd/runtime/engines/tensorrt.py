@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import InputError
 from edgekd.runtime.cuda_calls import Cuda, CudaError
-from edgekd.runtime.engines import Array, DeviceArray, Engine, Tensor
+from edgekd.runtime.engines import Array, DeviceArray, Engine, Ports, Tensor
 from edgekd.runtime.engines.lane import Lane
 from edgekd.runtime.engines.tensorrt_plan import (
     Plan,
@@ -121,6 +121,12 @@ class TensorRtEngine:
         """Milliseconds of the last run, from CUDA events: `h2d`, `gpu_compute`, `d2h`; waits until it is done."""
         self._finish()
         return self._times_ms
+
+    @property
+    def ports(self) -> Ports:
+        """Names of the inputs and outputs."""
+        inputs, outputs = (frozenset(buffer.name for buffer in self._of_kind(side)) for side in (True, False))
+        return Ports(inputs, outputs)
 
     def infer(self, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
         """Run once and wait.

@@ -130,8 +130,7 @@ public:
           n_threads_(options.n_threads),
           core_(started()) {
         check_precision(core_.get(), options);
-        ov_model_t* made = nullptr;
-        check_load(ov_core_read_model(core_.get(), options.path, nullptr, &made));
+        ov_model_t* made = read(options);
         model_.reset(made);
         size_t n_inputs = 0;
         check(ov_model_inputs_size(made, &n_inputs), "count the inputs");
@@ -173,6 +172,26 @@ public:
     }
 
 private:
+    // The model of the bytes that were checked: an `.xml` and its `.bin`, or an `.onnx`. Its weights live in a tensor
+    // that the model keeps.
+    ov_model_t* read(const edgekd_engine_options& options) const {
+        std::unique_ptr<ov_tensor_t, void (*)(ov_tensor_t*)> weights(nullptr, ov_tensor_free);
+        if (options.n_files > 1) {
+            const edgekd_bytes& file = options.files[1];
+            int64_t size = int64_t(file.size);
+            ov_tensor_t* room = nullptr;
+            void* data = nullptr;
+            check(ov_tensor_create(U8, {1, &size}, &room), "make room for the weights");
+            weights.reset(room);
+            check(ov_tensor_data(room, &data), "make room for the weights");
+            std::memcpy(data, file.data, file.size);
+        }
+        ov_model_t* made = nullptr;
+        const edgekd_bytes& graph = options.files[0];
+        check_load(ov_core_read_model_from_memory_buffer(core_.get(), graph.data, graph.size, weights.get(), &made));
+        return made;
+    }
+
     void check_load(ov_status_e status) const {
         if (status == OK) return;
         fail(EDGEKD_ERROR_BUNDLE,

@@ -12,8 +12,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -307,20 +305,19 @@ private:
     bool use_graphs_ = true;
 };
 
-std::shared_ptr<Plan> load(const char* path) {
+std::shared_ptr<Plan> load(const edgekd_engine_options& options) {
+    const char* path = options.path;
     int n_devices = 0;
     const cudaError_t error = cudaGetDeviceCount(&n_devices);
     if (error != cudaSuccess || n_devices == 0) {
         fail(EDGEKD_ERROR_BACKEND_UNAVAILABLE, std::string("TensorRT needs an NVIDIA GPU and finds none (") +
                                                    cudaGetErrorString(error) + "); use a bundle of --backend openvino");
     }
-    std::ifstream file(path, std::ios::binary);
-    const std::vector<char> bytes(std::istreambuf_iterator<char>(file), {});
     auto plan = std::make_shared<Plan>();
     plan->path = path;
     plan->runtime.reset(nvinfer1::createInferRuntime(logger()));
     if (plan->runtime == nullptr) fail(EDGEKD_ERROR_BACKEND_UNAVAILABLE, "TensorRT does not start (" + last_complaint + ")");
-    plan->engine.reset(plan->runtime->deserializeCudaEngine(bytes.data(), bytes.size()));
+    plan->engine.reset(plan->runtime->deserializeCudaEngine(options.files[0].data, options.files[0].size));
     if (plan->engine == nullptr) {
         fail(EDGEKD_ERROR_BUNDLE, std::string("TensorRT cannot load ") + path + " (" + last_complaint +
                                       "), it is damaged or of another GPU or version; build it here with: "
@@ -347,7 +344,7 @@ int32_t compute_capability(char* text, size_t capacity, edgekd_backend_error* er
 }
 
 int32_t open_engine(const edgekd_engine_options* options, void** engine, edgekd_backend_error* error) {
-    return answered(error, [&] { *engine = new TensorRtEngine(load(options->path)); });
+    return answered(error, [&] { *engine = new TensorRtEngine(load(*options)); });
 }
 
 int32_t clone_engine(void* engine, void** copy, edgekd_backend_error* error) {
