@@ -102,12 +102,16 @@ def distill_overhead_table() -> str:
     result = newest("distill_overhead")
     if result is None:
         return "Not measured.\n"
+    base = result["step_ms"]["no_teacher"]
     rows = [
-        [name.replace("_", " "), f"{result['step_ms'][name]:.0f}", f"{ratio:.3f}"]
-        for name, ratio in result["over_mse"].items()
+        [name.replace("_", " "), f"{ms:.0f}", f"{ms / base:.3f}", f"{result['over_mse'][name]:.3f}"]
+        for name, ms in result["step_ms"].items()
     ]
     return (
-        markdown(["step", "ms", "over MSE"], rows) + "\n" + machine_line(result) + f" Settings: {result['settings']}.\n"
+        markdown(["step", "ms", "over no teacher", "over MSE"], rows)
+        + "\n"
+        + machine_line(result)
+        + f" Settings: {result['settings']}.\n"
     )
 
 

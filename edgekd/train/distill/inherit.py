@@ -4,7 +4,7 @@ A teacher and a narrower student of the same family go in; the student's layers 
 After "Initializing Models with Larger Ones" (Xu et al., ICLR 2024, arXiv 2311.18823): along every axis of every weight,
 channel i of the student is channel floor(i * teacher / student) of the teacher. Where widths have a whole ratio this
 rule agrees with itself through concatenations, splits and residual sums, because it depends on nothing but two sizes.
-It costs no training step, unlike every loss that a teacher is needed for.
+It costs no time in a training step. What it is worth has not been measured at equal time.
 """
 
 from __future__ import annotations
