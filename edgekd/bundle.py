@@ -299,12 +299,13 @@ def check_target(
         _check_version(folder, manifest, backend_version)
         return
     found = f"this GPU has {compute_capability}" if compute_capability else "this machine shows no NVIDIA GPU"
-    cure = f"--sm {compute_capability.replace('.', '')}" if compute_capability else "--backend openvino"
-    backend = manifest.backend if compute_capability else "openvino"
-    flags = f"--backend {backend} {cure}" if compute_capability else cure
+    command = "edgekd build-engine MODELS --backend openvino"
+    if compute_capability:
+        sm = compute_capability.replace(".", "")
+        command = f"edgekd build-engine MODELS --backend {manifest.backend} --sm {sm}"
     raise BundleMismatch(
         f"{folder} was built for compute capability {target.compute_capability}, {found}; "
-        f"rebuild it: edgekd build-engine MODELS {flags} -o {folder}"
+        f"rebuild it: {command} -o {folder}"
     )
 
 

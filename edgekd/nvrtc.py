@@ -212,7 +212,7 @@ def parse_sms(text: str) -> list[int]:
     """Read a list such as "72,87,89"."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdigit() for part in parts):
-        raise InputError(f"--sm is {text!r}, expected compute capabilities without a dot, such as 72,87,89.")
+        raise InputError(f"sm is {text!r}, expected compute capabilities without a dot, such as 72,87,89")
     return list(dict.fromkeys(int(part) for part in parts))
 
 
@@ -221,11 +221,11 @@ def _compiler_for(sm: int, compilers: list[Nvrtc]) -> Nvrtc:
         if sm in supported_architectures(nvrtc):
             return nvrtc
     known = "; ".join(f"NVRTC {version_text(c)}: {', '.join(map(str, supported_architectures(c)))}" for c in compilers)
-    raise InputError(f"no compiler here targets sm_{sm} ({known}); give an older or newer one with --nvrtc FILE.")
+    raise InputError(f"no compiler here targets sm_{sm} ({known}); give an older or newer one as `nvrtc`")
 
 
 def _write(path: Path, content: bytes) -> None:
     try:
         write_bytes(path, content)
     except OSError as error:
-        raise BuildError(f"{path} cannot be written ({error.strerror}); choose another folder with -o.") from error
+        raise BuildError(f"{path} cannot be written ({error.strerror}); choose another `output`") from error

@@ -66,7 +66,7 @@ def test_cubins_made_ahead_are_used_and_checked(nvrtc, tmp_path, monkeypatch):
 
 
 def test_an_architecture_nobody_targets_is_named_and_nothing_is_written(nvrtc, tmp_path):
-    with pytest.raises(InputError, match=r"no compiler here targets sm_35 \(NVRTC .*; give an older .* --nvrtc FILE"):
+    with pytest.raises(InputError, match=r"no compiler here targets sm_35 \(NVRTC .*; give an older .* as `nvrtc`"):
         compile_ahead([89, 35], tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -16,16 +16,18 @@ def build_engine(
     output: Annotated[Path, typer.Option("-o", "--output", help="bundle to write")],
     backend: Annotated[BackendName, typer.Option(help="library that will run the engines")] = "openvino",
     precision: Annotated[PrecisionWish, typer.Option(help="auto measures on a CPU, means fp16 for TensorRT")] = "auto",
-    sm: Annotated[str | None, typer.Option(help="GPU to build for, such as 89; default: the GPU at hand")] = None,
-    detector_size: Annotated[str | None, typer.Option(help="640 or WIDTHxHEIGHT")] = None,
-    segmenter_size: Annotated[str | None, typer.Option(help="1024, 512 or WIDTHxHEIGHT")] = None,
+    compute_capability: Annotated[
+        str | None, typer.Option("--sm", help="GPU to build for, such as 89; default: this one")
+    ] = None,
+    detector_px: Annotated[str | None, typer.Option("--detector-size", help="640 or WIDTHxHEIGHT")] = None,
+    encoder_px: Annotated[str | None, typer.Option("--segmenter-size", help="1024, 512 or WIDTHxHEIGHT")] = None,
     square: Annotated[
         bool, typer.Option("--square", help="always feed the full size, also to wide and tall pictures")
     ] = False,
     max_boxes: Annotated[int, typer.Option(help="most boxes per picture", min=1, max=4096)] = 300,
-    buckets: Annotated[str | None, typer.Option(help="box counts the decoder is built for, such as 1,4,8")] = None,
+    box_buckets: Annotated[str | None, typer.Option("--buckets", help="numbers of boxes, such as 1,4,8")] = None,
     workspace_mib: Annotated[int | None, typer.Option(help="TensorRT: scratch memory", min=1)] = None,
-    level: Annotated[int | None, typer.Option(help="TensorRT: builder optimization level", min=0, max=5)] = None,
+    optimization_level: Annotated[int | None, typer.Option("--level", help="TensorRT builder", min=0, max=5)] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="TensorRT: file of measured kernel times")] = None,
     gate: Annotated[str, typer.Option(help="INT8 limits, such as box_ap=0.5,mask_iou=0.98")] = "",
     data: Annotated[Path | None, typer.Option(help="labels of the gate: COCO .json or Ultralytics .yaml")] = None,
@@ -44,14 +46,14 @@ def build_engine(
     options = BuildOptions(
         backend=backend,
         precision=precision,
-        compute_capability=parse_sm(sm),
-        detector_px=parse_size(detector_size),
-        encoder_px=parse_size(segmenter_size),
+        compute_capability=parse_sm(compute_capability),
+        detector_px=parse_size(detector_px),
+        encoder_px=parse_size(encoder_px),
         square=square,
         max_boxes=max_boxes,
-        box_buckets=parse_numbers(buckets),
+        box_buckets=parse_numbers(box_buckets),
         workspace_bytes=workspace_mib * 2**20 if workspace_mib else None,
-        optimization_level=level,
+        optimization_level=optimization_level,
         timing_cache=timing_cache,
     )
     wanted = gate_on(gate, data, data_images, fallback)

@@ -14,8 +14,12 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="folder to write the graphs to")],
     detector: Annotated[str, typer.Option(help="Ultralytics .pt, a name, or for crop a model set")] = "yolo11n-nwpu",
     segmenter: Annotated[str, typer.Option(help="tinysam.pth, mobile_sam.pt, best.pt, or a name")] = "tinysam-nwpu",
-    detector_size: Annotated[str | None, typer.Option(help="640 or WIDTHxHEIGHT, multiples of 32")] = None,
-    segmenter_size: Annotated[str | None, typer.Option(help="1024, 512 or WIDTHxHEIGHT, multiples of 32")] = None,
+    detector_px: Annotated[
+        str | None, typer.Option("--detector-size", help="640 or WIDTHxHEIGHT, multiples of 32")
+    ] = None,
+    segmenter_px: Annotated[
+        str | None, typer.Option("--segmenter-size", help="1024, 512 or WIDTHxHEIGHT, multiples of 32")
+    ] = None,
     prompt: Annotated[Prompt, typer.Option(help="what the decoder is told of a box")] = "box",
     detector_licence: Annotated[str, typer.Option(help="recorded with the weights")] = "AGPL-3.0 (Ultralytics)",
     segmenter_licence: Annotated[str, typer.Option(help="recorded with the weights")] = "not stated",
@@ -30,8 +34,8 @@ def export(
     choice = ModelChoice(
         detector=detector,
         segmenter=segmenter,
-        detector_px=parse_size(detector_size),
-        segmenter_px=parse_size(segmenter_size),
+        detector_px=parse_size(detector_px),
+        segmenter_px=parse_size(segmenter_px),
         prompt=prompt,
         detector_licence=detector_licence,
         segmenter_licence=segmenter_licence,

@@ -55,7 +55,7 @@ def bench(
 
     sizes = [int(part) for part in shape.split(",") if part.strip().isdigit()]
     if len(sizes) != 4 or min(sizes) < 1:
-        raise InputError(f"--shape is {shape!r}, expected four positive integers N,C,H,W such as 8,256,80,80.")
+        raise InputError(f"shape is {shape!r}, expected four positive integers N,C,H,W such as 8,256,80,80")
     dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     device = parse_device(device)
     check(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -87,14 +88,16 @@ def main() -> None:
 
 
 def with_flag(sentence: str, options: Mapping[str, str]) -> str:
-    """Add the flag to the sentence of a library function, which begins with the name of its argument.
+    """Say in the words of the command line what a library function says of its arguments.
 
     Args:
-        sentence: such as `confidence is 2, expected ...`.
+        sentence: it begins with the name of an argument, as in "confidence is 2, expected ...", or has one in
+            backticks, as in "...; give another `output`".
         options: argument -> flag, of the command that runs.
     """
     argument = sentence.split(" ", 1)[0]
-    return f"{sentence} (the option is {options[argument]})" if argument in options else sentence
+    told = re.sub(r"`(\w+)`", lambda found: options.get(found[1], found[1]), sentence)
+    return f"{told} (the option is {options[argument]})" if argument in options else told
 
 
 def _options_of(words: Sequence[str]) -> dict[str, str]:

@@ -72,7 +72,7 @@ def parse_sm(text: str | None) -> str | None:
         return None
     digits = text.lower().removeprefix("sm_").replace(".", "")
     if not digits.isdigit() or not 2 <= len(digits) <= 3:
-        raise InputError(f"the compute capability is {text!r}, expected one such as 87 or 8.9; give another --sm")
+        raise InputError(f"compute_capability is {text!r}, expected one such as 87 or 8.9")
     return f"{int(digits[:-1])}.{digits[-1]}"
 
 
@@ -110,7 +110,7 @@ def parse_formats(text: str | None, also_geojson: bool = False) -> tuple[Format,
     names = [*parse_names(text), *(["geojson"] if also_geojson else [])]
     for name in names:
         if name not in FORMATS:
-            raise InputError(f"the format is {name!r}, expected one of {', '.join(FORMATS)}; give other --formats")
+            raise InputError(f"formats names {name!r}, expected some of {', '.join(FORMATS)}")
     return tuple(each for each in FORMATS if each in names)
 
 
@@ -125,7 +125,7 @@ def parse_tiles(tile: str, object_px: int | None) -> TileOptions | None:
     if tile == "off":
         return None
     if tile != "auto" and not tile.isdecimal():
-        raise InputError(f"--tile is {tile}, expected off, auto or the side of a tile in pixels, such as 640")
+        raise InputError(f"tile is {tile}, expected off, auto or the side of a tile in pixels, such as 640")
     return TileOptions(tile_px=int(tile) if tile.isdecimal() else None, object_px=object_px)
 
 
@@ -139,17 +139,17 @@ def parse_large(tile: str, object_px: int | None, bands: str, stretch: str) -> L
     from edgekd.runtime.windows import BandOptions
 
     if tile not in ("auto", "off") and not tile.isdecimal():
-        raise InputError(f"--tile is {tile}, expected off, auto or the side of a tile in pixels, such as 640")
+        raise InputError(f"tile is {tile}, expected off, auto or the side of a tile in pixels, such as 640")
     try:
         numbers = tuple(int(text) for text in bands.split(",")) if bands else None
     except ValueError as error:
-        raise InputError(f"--bands is {bands}, expected numbers with commas, such as 4,3,2") from error
+        raise InputError(f"bands is {bands}, expected numbers with commas, such as 4,3,2") from error
     try:
         values = tuple(float(text) for text in stretch.split(",")) if stretch else None
     except ValueError as error:
-        raise InputError(f"--stretch is {stretch}, expected two numbers, such as 0,3000") from error
+        raise InputError(f"stretch is {stretch}, expected two numbers, such as 0,3000") from error
     if values is not None and len(values) != 2:
-        raise InputError(f"--stretch is {stretch}, expected two numbers, such as 0,3000")
+        raise InputError(f"stretch is {stretch}, expected two numbers, such as 0,3000")
     return LargeOptions(
         tile=int(tile) if tile.isdecimal() else "off" if tile == "off" else "auto",
         object_px=object_px,
@@ -169,7 +169,7 @@ def parse_device(name: str) -> str:
     from edgekd.errors import BackendUnavailable
 
     if name not in ("", "cpu", "cuda"):
-        raise InputError(f"--device is {name!r}, expected cpu or cuda.")
+        raise InputError(f"device is {name!r}, expected cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailable("--device is cuda, but PyTorch finds no GPU here; use --device cpu.")
+        raise BackendUnavailable("device is cuda, but PyTorch finds no GPU here; use cpu.")
     return name or ("cuda" if torch.cuda.is_available() else "cpu")

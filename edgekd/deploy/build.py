@@ -109,16 +109,14 @@ def _check_options(options: BuildOptions, model_set: ModelSet) -> None:
     offered = options.facts.precisions
     if options.precision != "auto" and options.precision not in offered:
         raise BuildError(
-            f"{options.backend} has no {options.precision}, it builds {', '.join(offered)}; give another --precision"
+            f"precision is {options.precision} and {options.backend} builds {', '.join(offered)}; give one of these"
         )
     if options.precision == "int8" and not any(stage.quantized for stage in model_set.stages.values()):
         raise BuildError(
             "int8 was asked for and no graph is quantized; run first: edgekd calibrate MODELS --images DIR"
         )
     if list(options.box_buckets) != sorted(set(options.box_buckets)) or any(size < 1 for size in options.box_buckets):
-        raise BuildError(
-            f"box buckets are {options.box_buckets}, expected ascending numbers such as 1,4,8; give --buckets"
-        )
+        raise BuildError(f"box_buckets is {options.box_buckets}, expected ascending numbers such as 1,4,8")
     if options.encoder_px and model_set.pipeline.encoder_input is None:
         raise BuildError(
             f"a segmenter size was given for models of the kind {model_set.kind}, whose masks have the size that they "
@@ -143,7 +141,7 @@ def _check_calibration(options: BuildOptions, model_set: ModelSet) -> None:
         if target not in fitting:
             raise BuildError(
                 f"the {name} was calibrated for {target or 'an unknown target'} and {options.backend} was asked for; "
-                f"calibrate with --target {fitting[0]}"
+                f"run again: edgekd calibrate MODELS --target {fitting[0]}"
             )
         size, spec = wanted.get(name), specs.get(name)
         if size and spec and size != (spec.height_px, spec.width_px):

@@ -86,7 +86,9 @@ def calibration_folder() -> Path:
     for folder in (package / "_calibration", package.parent / "calibration"):
         if (folder / "recipes").is_dir():
             return folder
-    raise InputError(f"the calibration recipes are missing from {package}; install edgekd again, or give --recipe FILE")
+    raise InputError(
+        f"the calibration recipes are missing from {package}; install edgekd again, or give your own as `recipe`"
+    )
 
 
 def read_recipe(path: Path) -> CalibrationRecipe:
@@ -120,7 +122,9 @@ def recipes_for(target: CalibrationTarget, own: Sequence[Path] = ()) -> dict[Sta
         recipe = read_recipe(path)
         if recipe.target != target or recipe.stage in replaced:
             reason = "a second recipe for" if recipe.stage in replaced else f"for {recipe.target}, not {target}, and"
-            raise InputError(f"{path} is {reason} the {recipe.stage}; give one recipe per stage for --target {target}")
+            raise InputError(
+                f"{path} is {reason} the {recipe.stage}; give one recipe per stage for the target {target}"
+            )
         recipes[recipe.stage] = recipe
         replaced.add(recipe.stage)
     return recipes

@@ -56,7 +56,7 @@ def make_set(folder: Path, n_pictures: int, preprocessing: dict[StageName, Image
         DataError: the folder is missing or empty, or some of the pictures cannot be read.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder, expected calibration pictures; give another --images")
+        raise DataError(f"{folder} is not a folder, expected calibration pictures; give another folder as `images`")
     try:
         found = pictures_in(folder)
     except InputError as error:
@@ -94,17 +94,19 @@ def check_set(known: CalibrationSet, folder: Path, preprocessing: dict[StageName
     for picture in known.pictures:
         path = folder / picture.id
         if Path(picture.id).name != picture.id or not path.is_file():
-            raise DataError(f"{folder} lacks {picture.id} of the calibration set {known.name}; give its --images")
+            raise DataError(
+                f"{folder} lacks {picture.id} of the calibration set {known.name}; give its own pictures as `images`"
+            )
         if sha256_of(path) != picture.sha256:
             raise DataError(
                 f"{path} is not the picture of the calibration set {known.name} (its sha256 differs); "
-                "restore it, or calibrate without --set"
+                "restore it, or leave `set_file` out"
             )
     for stage, spec in known.preprocessing.items():
         if stage in preprocessing and preprocessing[stage] != spec:
             raise DataError(
                 f"the calibration set {known.name} is for another {stage} input "
-                f"({spec.width_px}x{spec.height_px}); export with that size, or calibrate without --set"
+                f"({spec.width_px}x{spec.height_px}); export with that size, or leave `set_file` out"
             )
     _check_readable([folder / picture.id for picture in known.pictures])
     return known.model_copy(update={"preprocessing": preprocessing})

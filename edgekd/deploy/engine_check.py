@@ -56,7 +56,7 @@ def build_checked(
         if failing := _disagreeing(manifest, found):
             raise GateFailed(
                 f"the {failing[0]} that {options.backend} built disagrees with ONNX Runtime ({_words(found)}), in fp32 "
-                "too; update TensorRT, or build for a CPU with: --backend onnxruntime"
+                "too; update TensorRT, or build for a CPU with `backend` onnxruntime"
             )
         with Chain.open(candidate) as chain:
             where = pictures_note(chain)

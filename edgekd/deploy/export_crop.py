@@ -67,8 +67,7 @@ def export_crop_networks(
     if not is_input_size(options.detector_px):
         height, width = options.detector_px
         raise ModelError(
-            f"the detector size is {width}x{height}, expected sides that are multiples of 32 up to 8192; "
-            "try --detector-size 640"
+            f"detector_px is {width}x{height}, expected sides that are multiples of 32 up to 8192; try 640"
         )
     graphs = {"detector": detector_graph(detector, options), "segmenter": segmenter_graph(segmenter)}
     with atomic_folder(destination, listed_files) as folder:

@@ -135,7 +135,7 @@ def to_float16(model: onnx.ModelProto, pinned: Collection[str] = ()) -> onnx.Mod
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"the graph cannot be converted to float16 ({reason}); build it with --precision fp32"
+            f"the graph cannot be converted to float16 ({reason}); build it with `precision` fp32"
         ) from error
     return wrapped.model
 

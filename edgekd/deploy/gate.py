@@ -74,8 +74,8 @@ def parse_gate(text: str) -> Gate:
             limit = float("nan")
         if metric is None or not 0 <= limit <= (100 if metric in DROPS else 1):
             raise InputError(
-                f"the gate {part.strip()!r} is not metric=limit; expected a drop in points for {', '.join(DROPS)}, "
-                f"a floor from 0 to 1 for {', '.join(FLOORS)}, such as --gate box_ap=0.5,mask_iou=0.98"
+                f"gate is {part.strip()!r}, expected metric=limit: a drop in points for {', '.join(DROPS)}, "
+                f"a floor from 0 to 1 for {', '.join(FLOORS)}, such as box_ap=0.5,mask_iou=0.98"
             )
         limits[metric] = limit
     return Gate(limits)
@@ -218,9 +218,9 @@ class _Search:
     def _sentence(self, measured: Mapping[str, float], failing: Sequence[Metric]) -> str:
         parts = [_limit_text(metric, measured[metric], self._wanted.gate.limits[metric]) for metric in failing]
         quantized = any(stage.quantized for stage in self._model_set.stages.values())
-        cure = "allow --fallback" if quantized and not self._wanted.fallback else "build it with --precision fp32"
+        cure = "allow `fallback`" if quantized and not self._wanted.fallback else "build it with `precision` fp32"
         tried = " with half of the INT8 layers back in float" if quantized and self._wanted.fallback else ""
-        return f"the gate failed{tried}: {', '.join(parts)}; {cure}, calibrate on other pictures, or relax --gate"
+        return f"the gate failed{tried}: {', '.join(parts)}; {cure}, calibrate on other pictures, or relax the `gate`"
 
 
 def first_passing(n: int, passes: Callable[[int], bool]) -> int | None:

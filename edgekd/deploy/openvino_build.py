@@ -50,7 +50,7 @@ def check_precision(core: Any, precision: Precision) -> None:
     if precision in ("bf16", "fp16") and precision.upper() not in offered:
         raise BuildError(
             f"{precision} was asked for and this CPU computes in {', '.join(sorted(offered))} only; "
-            "build with --precision auto"
+            "build with `precision` auto"
         )
 
 

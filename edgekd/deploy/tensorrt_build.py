@@ -76,14 +76,12 @@ class PlanOptions:
                 f"precision {self.precision} was asked for, TensorRT builds {', '.join(PRECISIONS)}; give one of them"
             )
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise BuildError(f"the builder level is {self.optimization_level}, expected 0 to 5; give another --level")
+            raise BuildError(f"optimization_level is {self.optimization_level}, expected 0 to 5")
         if self.workspace_bytes is not None and self.workspace_bytes <= 0:
-            raise BuildError(
-                f"the workspace is {self.workspace_bytes} bytes, expected more than 0; give another --workspace-mib"
-            )
+            raise BuildError(f"workspace_bytes is {self.workspace_bytes}, expected more than 0")
         if self.rtx and self.timing_cache is not None:
             raise BuildError(
-                "TensorRT-RTX measures nothing while it builds, expected no timing cache; leave --timing-cache out"
+                "TensorRT-RTX measures nothing while it builds, expected no timing cache; leave `timing_cache` out"
             )
 
 
@@ -181,7 +179,7 @@ def _read(path: Path, options: PlanOptions, branch: Plain) -> tuple[onnx.ModelPr
             ("has Q/DQ pairs", "int8") if quantized else ("has no Q/DQ pairs", "fp16 or run edgekd calibrate first")
         )
         raise BuildError(
-            f"{path} {found} and precision {options.precision} was asked for; build it with --precision {cure}"
+            f"{path} {found} and precision {options.precision} was asked for; build it with `precision` {cure}"
         )
     if branch.reads_old_words_only:
         model = for_tensorrt8(model)
@@ -281,7 +279,6 @@ def _serialize(
     plan: IHostMemory | None = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError(
-            f"TensorRT cannot build the engine ({library.last_error()}); "
-            "try another --precision or more --workspace-mib"
+            f"TensorRT cannot build the engine ({library.last_error()}); try another `precision` or a larger workspace"
         )
     return bytes(plan)

@@ -60,12 +60,12 @@ class Plain:
         if present is None:
             raise BackendUnavailable(
                 "TensorRT builds an engine on the GPU that will run it and this machine shows none; build there, or "
-                "for a desktop RTX GPU use: edgekd build-engine --backend tensorrt-rtx --sm 89"
+                "for a desktop RTX GPU use: edgekd build-engine MODELS --backend tensorrt-rtx --sm 89"
             )
         if compute_capability not in (None, present):
             raise BuildError(
                 f"an engine for compute capability {compute_capability} was asked for and this GPU has {present}; "
-                "TensorRT builds only for the GPU at hand, leave --sm out or build on the other machine"
+                "TensorRT builds only for the GPU at hand, leave `compute_capability` out or build on the other machine"
             )
         return present
 
@@ -142,13 +142,14 @@ class Rtx(Plain):
         wanted = compute_capability or present_compute_capability()
         if wanted is None:
             raise BackendUnavailable(
-                "TensorRT-RTX was not told for which GPU to build and this machine shows none; name it, as --sm 89"
+                "TensorRT-RTX was not told for which GPU to build and this machine shows none; give its "
+                "`compute_capability`, such as 8.9"
             )
         known = [f"{sm // 10}.{sm % 10}" for sm in map(int, trt.ComputeCapability.__members__.values()) if sm >= 10]
         if wanted not in known:
             raise BuildError(
                 f"TensorRT-RTX has no kernels for compute capability {wanted}, it knows {', '.join(known)}; "
-                "build for other GPUs on the device itself with: edgekd build-engine --backend tensorrt"
+                "build for other GPUs on the device itself with: edgekd build-engine MODELS --backend tensorrt"
             )
         return wanted
 
@@ -161,7 +162,7 @@ class Rtx(Plain):
         config.num_compute_capabilities = 1
         if not config.set_compute_capability(trt.ComputeCapability(int(compute_capability.replace(".", ""))), 0):
             raise BuildError(
-                f"TensorRT-RTX refuses compute capability {compute_capability}; name another GPU with --sm"
+                f"TensorRT-RTX refuses compute capability {compute_capability}; give another `compute_capability`"
             )
 
 

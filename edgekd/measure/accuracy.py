@@ -210,7 +210,7 @@ def map_classes(labels: LabelledSet, bundle_names: Sequence[str], needed: bool =
     if needed and missing:
         raise DataError(
             f"{labels.source} labels the class {missing[0]!r}, and the bundle knows {', '.join(bundle_names[:8])}"
-            f"{', ...' if len(bundle_names) > 8 else ''}; give labels of the bundle's classes, or --only segmenter"
+            f"{', ...' if len(bundle_names) > 8 else ''}; give labels of the bundle's classes"
         )
     own = len(bundle_names)
     return np.array([index_of.get(_plain(name), own + i) for i, name in enumerate(labels.class_names)], np.int32)

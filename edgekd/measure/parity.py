@@ -113,7 +113,7 @@ def compare_chains(
         InputError: there is no picture, one cannot be read, or the bundles have different classes or sizes.
     """
     if not pictures:
-        raise InputError("no picture was given to compare two bundles on; give --images DIR")
+        raise InputError("no picture was given to compare two bundles on; give a folder of `images`")
     _check_comparable(reference.manifest.pipeline, candidate.manifest.pipeline)
     options, compared = options or ParityOptions(), _Compared()
     for path in track(pictures):
@@ -139,7 +139,7 @@ def _check_comparable(reference: Pipeline, candidate: Pipeline) -> None:
     if reference.encoder_input != candidate.encoder_input:
         raise InputError(
             "the two bundles have different encoder inputs; "
-            "build both with the same --segmenter-size, and a float one beside INT8 with --square"
+            "build both with: edgekd build-engine MODELS --segmenter-size 1024 --square"
         )
 
 

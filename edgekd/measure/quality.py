@@ -66,7 +66,7 @@ class QualityCheck:
         self._drops = [metric for metric in DROPS if metric in metrics]
         self._floors = [metric for metric in FLOORS if metric in metrics]
         if self._drops and sample.labels is None:
-            raise InputError(f"{self._drops[0]} needs labels; give --data LABELS, or use mask_iou or box_match")
+            raise InputError(f"{self._drops[0]} needs labels; give labelled `data`, or use mask_iou or box_match")
         masks = [metric for metric in self._drops if metric != "box_ap"]
         if masks and sample.labels is not None and not sample.labels.has_masks:
             raise InputError(f"{masks[0]} needs labels with masks, and {sample.labels.source} has boxes only")

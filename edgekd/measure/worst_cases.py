@@ -29,7 +29,7 @@ def write_worst_cases(path: Path, bundle: Path, labels: LabelledSet, report: Acc
         InputError: the path has another suffix.
     """
     if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-        raise InputError(f"{path} is neither .jpg nor .png; give another --grid")
+        raise InputError(f"grid is {path}, expected a .jpg or .png file")
     with Chain.open(bundle) as chain:
         picture = worst_case_grid(chain, labels, worst_pictures(report.pictures, N_SHOWN))
     write_bytes(path, cv2.imencode(path.suffix, picture)[1].tobytes())

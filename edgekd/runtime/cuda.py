@@ -44,7 +44,8 @@ def open_cuda() -> Cuda:
         return runtime
     if reasons:
         raise BackendUnavailable(
-            f"no NVIDIA GPU answers ({reasons[0]}); check with nvidia-smi, or build for a CPU with: --backend openvino"
+            f"no NVIDIA GPU answers ({reasons[0]}); check with nvidia-smi, or build for a CPU: "
+            "edgekd build-engine MODELS --backend openvino"
         )
     raise BackendUnavailable(
         "libcudart cannot be found; install it with: pip install nvidia-cuda-runtime, or name the file in EDGEKD_CUDART"

@@ -119,7 +119,7 @@ def describe_tiles(large: Large, pipeline: Pipeline, tiles: TileOptions) -> str:
     larger = f", {shrink:.1f} times the detector's input of {spec.width_px}x{spec.height_px}" if shrink else ""
     return (
         f"{large.path} is {width}x{height} px{larger}: run as {len(grid)} tiles of {grid.tile_px} px that "
-        f"overlap by at least {grid.overlap_px} px{_why(pipeline, tiles)} (--tile off shrinks it instead)"
+        f"overlap by at least {grid.overlap_px} px{_why(pipeline, tiles)} (with tile off it is shrunk instead)"
     )
 
 

@@ -36,7 +36,7 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
     try:
         write_bytes(path, buffer.getvalue())
     except InputError as error:
-        raise TrainingError(f"{error}; the last good checkpoint is kept: continue with --resume") from error
+        raise TrainingError(f"{error}; the last good checkpoint is kept: continue with `resume`") from error
 
 
 def plain_checkpoint(student: nn.Module, train_args: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise TrainingError(
-            f"{path} does not exist; give the resume.pt of an interrupted run, or start without --resume"
+            f"{path} does not exist; give the resume.pt of an interrupted run, or start without `resume`"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -66,7 +66,7 @@ def test_from_coco_to_a_plain_checkpoint(coco_file, tmp_path):
             ["distill", "--data", "absent.yaml", "-o", "r", "--student", "yolo11n.yaml", "--method", "none"],
             "does not exist",
         ),
-        (["distill", "--data", "d.yaml", "-o", "r", "--student", "yolo11n.yaml"], "needs a teacher"),
+        (["distill", "--data", "d.yaml", "-o", "r", "--student", "yolo11n.yaml"], "give a --teacher"),
         (["distill", "strip", "absent.pt", "-o", "plain.pt"], "absent.pt does not exist"),
         (["data", "coco", "absent.json", "-o", "r"], "absent.json does not exist"),
         (["data", "nwpu", "absent", "-o", "r"], "annotations.json does not exist"),

@@ -62,7 +62,7 @@ def test_auto_precision_measures_and_says_so(tmp_path: Path) -> None:
 
 def test_options_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     cases = [
-        (BuildOptions(backend="onnxruntime", precision="bf16"), "has no bf16"),
+        (BuildOptions(backend="onnxruntime", precision="bf16"), "precision is bf16 and onnxruntime builds fp32, int8"),
         (BuildOptions(precision="int8"), "edgekd calibrate"),
         (BuildOptions(box_buckets=(8, 4)), "ascending"),
         (BuildOptions(encoder_px=(500, 512)), "multiple of 32"),

@@ -83,7 +83,7 @@ def test_rtx_builds_for_several_gpus(compute_capability, rtx, tmp_path):
 @pytest.mark.tensorrt
 def test_a_build_that_the_library_gives_up_is_one_sentence(rtx, tmp_path):
     """Turing has no float32 matrix product in TensorRT-RTX: `build_serialized_network` returns None."""
-    with pytest.raises(BuildError, match="cannot build the engine .*FP32 GEMM.*; try another --precision") as caught:
+    with pytest.raises(BuildError, match="cannot build the engine .*FP32 GEMM.*; try another `precision`") as caught:
         build_plan(saved("attention", tmp_path), options(compute_capability="7.5"))
     assert "\n" not in str(caught.value)
 
@@ -97,7 +97,7 @@ def test_rtx_refuses_other_gpus(compute_capability, rtx, tmp_path):
 
 @pytest.mark.tensorrt
 def test_rtx_without_a_target_and_a_gpu_asks_for_one(rtx, no_gpu, tmp_path):
-    with pytest.raises(BackendUnavailable, match="--sm 89"):
+    with pytest.raises(BackendUnavailable, match="give its `compute_capability`"):
         build_plan(saved("convolution", tmp_path), options(compute_capability=None))
 
 
@@ -166,8 +166,8 @@ def test_version_is_the_librarys(rtx):
     ("changes", "reason"),
     [
         ({"precision": "bf16"}, "precision bf16 was asked for"),
-        ({"optimization_level": 6}, "builder level is 6, expected 0 to 5"),
-        ({"workspace_bytes": 0}, "workspace is 0 bytes"),
+        ({"optimization_level": 6}, "optimization_level is 6, expected 0 to 5"),
+        ({"workspace_bytes": 0}, "workspace_bytes is 0, expected more than 0"),
         ({"timing_cache": Path("cache")}, "no timing cache"),
     ],
 )

@@ -125,7 +125,7 @@ def floats(outputs: Mapping[str, Array], name: str) -> Float32Array:
     if not np.isfinite(values.sum(dtype=np.float64)):
         raise BundleError(
             f"the output {name} is not finite: the weights are damaged, or overflow in this precision; "
-            "build the bundle again with --precision fp32 and see: edgekd doctor BUNDLE"
+            "build the bundle again with: edgekd build-engine MODELS --precision fp32"
         )
     return values
 

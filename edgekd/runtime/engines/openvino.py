@@ -94,7 +94,7 @@ class OpenVinoEngine:
         if precision in ("bf16", "fp16") and precision.upper() not in capabilities:
             raise BackendUnavailable(
                 f"{path.name} wants {precision} and this CPU offers {', '.join(sorted(capabilities))}; "
-                "rebuild the bundle with: edgekd build-engine --precision fp32"
+                "rebuild the bundle with: edgekd build-engine MODELS --precision fp32"
             )
         config: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _PRECISION_HINT[precision],

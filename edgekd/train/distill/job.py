@@ -203,7 +203,7 @@ def distill(job: DistillJob) -> dict[str, float]:
 
 def _check_job(job: DistillJob) -> None:
     if job.method != "none" and job.teacher is None:
-        raise InputError(f"the method {job.method} needs a teacher and none was given; add --teacher FILE")
+        raise InputError(f"method is {job.method} and there is no teacher to learn from; give a `teacher`")
     if job.method == "none" and (job.teacher or job.amplifier):
         raise InputError(
             "the method none learns from labels alone and a teacher was given; leave it out, or name a method"
@@ -220,12 +220,12 @@ def _check_job(job: DistillJob) -> None:
             "architecture (.yaml), or another method with start own in the recipe"
         )
     if job.resume and not job.resume_file.is_file():
-        raise TrainingError(f"{job.resume_file} does not exist; start the run without --resume")
+        raise TrainingError(f"{job.resume_file} does not exist; start the run without `resume`")
 
 
 def _check_folder(job: DistillJob) -> None:
     if not job.resume and job.resume_file.exists():
-        raise TrainingError(f"{job.output} holds a run already; continue it with --resume or give another --output")
+        raise TrainingError(f"{job.output} holds a run already; continue it with `resume` or give another `output`")
 
 
 def _check_same_run(job: DistillJob, state: dict[str, Any]) -> None:
@@ -238,7 +238,7 @@ def _check_same_run(job: DistillJob, state: dict[str, Any]) -> None:
     if changed:
         raise TrainingError(
             f"{job.resume_file} was written with another {', '.join(changed)}; repeat the command of the interrupted "
-            "run with --resume, or start another run in another output folder"
+            "run with `resume`, or start another run in another output folder"
         )
 
 

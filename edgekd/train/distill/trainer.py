@@ -221,7 +221,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         broken = ", ".join(name for name, value in losses.items() if not np.isfinite(value)) or "the sum"
         raise TrainingError(
             f"the loss became {float(self.loss):g} ({broken}) in epoch {self.epoch + 1}; the batch is in {path}: "
-            "lower lr0 or use fp32, then continue with --resume"
+            "lower lr0 or use fp32, then continue with `resume`"
         )
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
@@ -267,7 +267,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         state = self.state
         if state["epoch"] + 1 >= self.epochs:
             raise TrainingError(
-                f"{self.run_options.resume} has finished its {self.epochs} epochs; start a new run without --resume"
+                f"{self.run_options.resume} has finished its {self.epochs} epochs; start a new run without `resume`"
             )
         try:
             unwrap_model(self.model).load_state_dict(state["model"])

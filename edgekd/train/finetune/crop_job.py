@@ -60,8 +60,8 @@ def _size(job: FinetuneJob) -> CropSize:
     side = known.side_px if job.imgsz is None else job.imgsz
     if side % STRIDE_PX or side < 2 * STRIDE_PX:
         raise InputError(
-            f"crops of {side} px do not fit the crop segmenter; give a multiple of {STRIDE_PX} from "
-            f"{2 * STRIDE_PX} with --imgsz"
+            f"imgsz is {side}, which does not fit the crop segmenter, expected a multiple of {STRIDE_PX} from "
+            f"{2 * STRIDE_PX}"
         )
     return CropSize(known.name, side, known.channels)
 

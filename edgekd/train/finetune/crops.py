@@ -174,7 +174,7 @@ def draw_crops(samples: Sequence[LabelledPicture], recipe: CropRecipe, n: int, r
         if len(crops) == n:
             return crops
     raise TrainingError(
-        f"{_TRIES * n} crops of {recipe.side_px} px held no object; the polygons are too small, or raise --imgsz"
+        f"{_TRIES * n} crops of {recipe.side_px} px held no object; the polygons are too small, or raise `imgsz`"
     )
 
 

@@ -83,7 +83,7 @@ def apply_policy(model: nn.Module, policy: FreezePolicy, stage: int) -> list[Par
     Raises TrainingError as `count_parts`, before anything is changed.
     """
     if stage not in STAGES:
-        raise TrainingError(f"stage {stage} does not exist; choose from {', '.join(map(str, STAGES))} with --stages")
+        raise TrainingError(f"stages names {stage}, expected some of {', '.join(map(str, STAGES))}")
     counts = count_parts(model, policy, stage)
     owners = _owners(model, policy)
     for name, parameter in model.named_parameters():

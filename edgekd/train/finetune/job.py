@@ -194,7 +194,7 @@ def split_samples(
     if not all(parts) or train & validation:
         raise DataError(
             f"the split leaves {len(parts[0])} pictures to train and {len(parts[1])} to validate with "
-            f"{len(train & validation)} in both; name pictures of the data set, each once, in --split"
+            f"{len(train & validation)} in both; name pictures of the data set, each once, in `split`"
         )
     return parts
 
@@ -210,7 +210,7 @@ def build_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
 
 def _sam3_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
     if job.weights is None:
-        raise TrainingError("SAM3 is fine-tuned, never trained from nothing; pass its folder with --weights")
+        raise TrainingError("SAM3 is fine-tuned, never trained from nothing; give its folder as `weights`")
     given = {"teacher": job.teacher, "imgsz": job.imgsz, "validation_px": job.validation_px}
     unused = [name for name, value in given.items() if value is not None]
     if unused:
@@ -245,7 +245,7 @@ def _tinysam_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
 
     side = CROP_PX if job.imgsz is None else job.imgsz
     if side % 32 or side < 64:
-        raise InputError(f"crops of {side} px do not fit the encoder; give a multiple of 32 from 64 with --imgsz")
+        raise InputError(f"imgsz is {side}, which does not fit the encoder, expected a multiple of 32 from 64")
     torch.manual_seed(job.config.seed)
     model = TinySam(draws_prompts=True) if job.weights is None else load_tinysam(job.weights)
     data = TinySamData(
@@ -264,7 +264,9 @@ def _check_space(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < FREE_BYTES:
-        raise TrainingError(f"{folder} has {free >> 20} MiB free, expected {FREE_BYTES >> 20}; free space or give -o")
+        raise TrainingError(
+            f"{folder} has {free >> 20} MiB free, expected {FREE_BYTES >> 20}; free space, or change `output`"
+        )
 
 
 def _say_parts(task: SegmenterTask, stages: Sequence[Stage], say: Callable[[str], None]) -> None:

@@ -125,7 +125,7 @@ def build_optimizer(task: SegmenterTask, config: FinetuneConfig) -> torch.optim.
             key = (config.layer_decay ** task.layers_below_top(name), 0.0 if plain else config.weight_decay)
             groups.setdefault(key, []).append(parameter)
     if not groups:
-        raise TrainingError("no parameter trains in this stage; choose another stage with --stages")
+        raise TrainingError("no parameter trains in this stage; choose others as `stages`")
     settings = [
         {"params": parameters, "lr_scale": scale, "weight_decay": decay}
         for (scale, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
@@ -172,7 +172,7 @@ def _check_empty(folder: Path) -> None:
     found = [name for name in (RESUME_FILE, BEST_FILE) if (folder / name).exists()]
     if found:
         raise TrainingError(
-            f"{folder} holds the {' and '.join(found)} of a run; continue it with --resume or give another folder"
+            f"{folder} holds the {' and '.join(found)} of a run; continue it with `resume` or give another `output`"
         )
 
 
@@ -211,7 +211,7 @@ class _Run:
             if is_asked_to_stop():
                 raise Interrupted(
                     f"stopped after step {self.progress.step} of {stage.n_steps} of stage {stage.number}; the weights "
-                    f"are in {self.folder / RESUME_FILE}: repeat the command with --resume to go on"
+                    f"are in {self.folder / RESUME_FILE}: repeat the command with `resume` to go on"
                 )
         return counts
 
@@ -302,11 +302,11 @@ class _Run:
         if state.get("run") != "finetune" or state["policy"] != self.task.policy.model:
             raise TrainingError(
                 f"{path} belongs to another kind of run ({state.get('policy', 'detector')}); give the folder of an "
-                f"interrupted {self.task.policy.model} run with -o, or start without --resume"
+                f"interrupted {self.task.policy.model} run as `output`, or start without `resume`"
             )
         if state["config"] != self._settings():
             raise TrainingError(
-                f"{path} was written with other settings; repeat the command of the interrupted run with --resume, "
+                f"{path} was written with other settings; repeat the command of the interrupted run with `resume`, "
                 "or start without it"
             )
         if state.get("start") != self.start:

@@ -241,5 +241,5 @@ def check_retention(by_kind: Mapping[str, Retention], stage: int, keep: float, s
         raise GateFailed(
             f"after stage {stage} the prompt '{worst}' keeps {100 * kept:.1f} % of what it could do before, expected "
             f"{100 * keep:.0f} %; the weights are in {state}: train with a lower learning rate or fewer steps, or "
-            "repeat the command with --resume and a lower --keep if the loss is intended"
+            "repeat the command with `resume` and a lower `keep` if the loss is intended"
         )

@@ -65,7 +65,9 @@ class TinySamTask:
         teacher: MaskTeacher | None = None,
     ) -> None:
         if from_nothing and adapter_rank:
-            raise TrainingError("an adapter adapts trained weights; give --weights, or train from nothing without it")
+            raise TrainingError(
+                f"adapter_rank is {adapter_rank} and there are no trained weights; give `weights`, or leave it out"
+            )
         if adapter_rank and not isinstance(model.image_encoder.neck, Adapted):
             attach_adapters(model, ADAPTED, EMBEDDING_CHANNELS, adapter_rank)
         self.model: nn.Module = model

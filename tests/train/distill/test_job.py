@@ -233,7 +233,7 @@ def test_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_resumed(job, teacher_job, tmp_path):
-    with pytest.raises(TrainingError, match="does not exist; start the run without --resume"):
+    with pytest.raises(TrainingError, match="does not exist; start the run without `resume`"):
         distill(replace(job, resume=True))
     with pytest.raises(TrainingError, match="holds a run already"):
         distill(replace(teacher_job))
@@ -246,7 +246,7 @@ def test_what_cannot_be_resumed(job, teacher_job, tmp_path):
 
 
 def test_what_cannot_be_started(job, tmp_path):
-    with pytest.raises(InputError, match="needs a teacher"):
+    with pytest.raises(InputError, match="give a `teacher`"):
         distill(replace(job, teacher=None))
     with pytest.raises(InputError, match=r"absent.pt does not exist"):
         distill(replace(job, teacher=tmp_path / "absent.pt"))

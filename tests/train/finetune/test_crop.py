@@ -99,7 +99,7 @@ def test_a_job_from_polygons(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"size": "XL"}, "the size is 'XL', expected S, M, L"), ({"imgsz": 40}, "multiple of 16"),
+        ({"size": "XL"}, "size is 'XL', expected S, M, L"), ({"imgsz": 40}, "multiple of 16"),
         ({"adapter_rank": 4}, "adapter_rank cannot be chosen"),
     ],
 )  # fmt: skip
