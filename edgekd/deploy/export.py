@@ -28,8 +28,10 @@ from edgekd.graphs import (
     BOX_LOGITS,
     CLASS_LOGITS,
     IMAGES,
+    LOW_RES_MASKS,
     MASK_COEFFICIENTS,
     MASK_PROTOTYPES,
+    PREDICTED_IOU,
     Kind,
     StageName,
     is_input_size,
@@ -188,9 +190,9 @@ def _sam_graphs(segmenter: TinySam, options: ExportOptions) -> dict[StageName, G
             PromptDecoder(segmenter, options.prompt).eval(),
             (embeddings, boxes),
             ("image_embeddings", "boxes"),
-            ("low_res_masks", "iou_predictions"),
+            (LOW_RES_MASKS, PREDICTED_IOU),
             ({2: grid_rows, 3: grid_columns}, {0: Dim("n_boxes", min=1, max=1024)}),
-            {"image_embeddings": "NCHW", "boxes": "N xyxy", "low_res_masks": "NHW logits", "iou_predictions": "N"},
+            {"image_embeddings": "NCHW", "boxes": "N xyxy", LOW_RES_MASKS: "NHW logits", PREDICTED_IOU: "N"},
         ),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from toolchain import run
 
 import edgekd
 from edgekd.bundle import read_manifest
+from edgekd.capi.build import SOURCES
 from edgekd.capi.library import CChain, Library
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.runtime.chain import Chain, ChainOptions
@@ -170,3 +172,46 @@ def test_example_program(built: Path, shipped_bundle: Path, scene: np.ndarray, t
     lines = printed.splitlines()
     assert len(lines) == len(result) + 1 and lines[-1].startswith("total ")
     assert (tmp_path / "labels.pgm").stat().st_size == len(f"P5 {width} {height} 255\n") + width * height
+
+
+SHOW = """
+#define main example_main
+#include "detect_and_segment.c"
+#undef main
+int main(int argc, char **argv)
+{
+    picture from = {NULL, 0, 0};
+    if (argc < 2 || !read_picture(argv[1], &from)) return 1;
+    printf("P6 %u %u 255\\n", from.width_px, from.height_px);
+    fwrite(from.rgb, 3, (size_t)from.width_px * from.height_px, stdout);
+    return 0;
+}
+"""
+
+
+def test_the_example_turns_a_picture_as_the_python_reader_does(built: Path, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    if not Path("/usr/include/jpeglib.h").is_file():
+        pytest.skip("libjpeg is not installed; on Debian: apt install libjpeg-dev")
+    (tmp_path / "show.c").write_text(SHOW)
+    prefix = built / "prefix"
+    words = (
+        f"-I{prefix}/include",
+        f"-I{SOURCES}/examples",
+        "-DEDGEKD_HAVE_JPEG",
+        f"-L{prefix}/lib",
+        "-ledgekd",
+        "-ljpeg",
+    )
+    run("cc", tmp_path / "show.c", "-o", tmp_path / "show", *words, f"-Wl,-rpath,{prefix}/lib")
+    ramp = np.mgrid[:40, :64].astype(np.uint8) * 3
+    picture = np.dstack([ramp[0], ramp[1], np.full((40, 64), 90, np.uint8)])
+    for orientation in range(10):
+        made = image.fromarray(picture)
+        exif = made.getexif()
+        exif[0x010F], exif[0x0112] = "a maker", orientation
+        made.save(tmp_path / "a.jpg", exif=exif if orientation else b"", quality=95)
+        subprocess.run([tmp_path / "show", tmp_path / "a.jpg"], stdout=(tmp_path / "a.ppm").open("wb"), check=True)
+        shown, expected = cv2.imread(str(tmp_path / "a.ppm")), edgekd.read_picture(tmp_path / "a.jpg")
+        assert shown is not None and shown.shape == expected.shape, orientation
+        assert int(cv2.absdiff(shown, expected).max()) <= 2, orientation

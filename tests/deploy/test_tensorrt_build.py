@@ -147,7 +147,7 @@ def test_operators_of_other_domains_are_refused(rtx, tmp_path):
     ("name", "precision", "reason"),
     [
         ("convolution", "int8", "no Q/DQ pairs and precision int8 .* edgekd calibrate"),
-        ("quantized_convolution", "fp16", "has Q/DQ pairs and precision fp16 .* --precision int8"),
+        ("quantized_convolution", "fp16", "has Q/DQ pairs and precision fp16 .* `precision` int8"),
     ],
 )
 def test_precision_must_fit_the_graph(name, precision, reason, rtx, tmp_path):

@@ -59,11 +59,13 @@ def test_a_wide_picture_needs_no_padding(tmp_path: Path, shipped_bundle: Path, s
         assert chain.embed(scene).shape != (1, 256, 10, 16)
         embeddings = chain.embed(wide)
         assert embeddings.shape == (1, 256, 10, 16)
+        kept, expected_later = embeddings, embeddings.copy()
         np.testing.assert_allclose(embeddings, reference.embed(wide), atol=1e-3)
         boxes = reference.detect(wide).xyxy
         assert len(boxes) > 5
         np.testing.assert_allclose(chain.detect(wide).xyxy, boxes, atol=0.05)
         got, expected = chain(wide, boxes=boxes).masks, reference(wide, boxes=boxes).masks
+    np.testing.assert_array_equal(kept, expected_later)  # they are the user's, also when the chain is closed
     a, b = (np.stack([masks.full(index) for index in range(len(boxes))]) for masks in (got, expected))
     assert ((a & b).sum((1, 2)) / (a | b).sum((1, 2))).min() > 0.99
 

@@ -1,8 +1,9 @@
 /*
  * Boxes and masks of one picture: detect_and_segment BUNDLE PICTURE.ppm|PICTURE.jpg [MASKS.pgm]
  *
- * Prints a line an object (class, confidence, box, mask area) and the milliseconds of every stage; with a third
- * argument it writes a label map, 0 for background and 1 + index of the object elsewhere.
+ * Prints a line per object (class, confidence, box, mask area) and the milliseconds of every stage; with a third
+ * argument it writes a label map, 0 for background and 1 + index of the object elsewhere. A JPEG is turned upright as its
+ * EXIF orientation says, as edgekd's Python reader does; boxes and masks are those of the upright picture.
  */
 #include <edgekd.h>
 #include <stdio.h>
@@ -29,7 +30,7 @@ static int allocate(picture *out, unsigned long width_px, unsigned long height_p
     return out->rgb != NULL;
 }
 
-/* A binary PPM of 8 bits a channel. */
+/* A binary PPM of 8 bits per channel. */
 static int read_ppm(FILE *file, picture *out)
 {
     unsigned long width_px, height_px, highest;
@@ -44,17 +45,81 @@ static int read_ppm(FILE *file, picture *out)
 }
 
 #ifdef EDGEKD_HAVE_JPEG
+static unsigned number_at(const uint8_t *bytes, unsigned n_bytes, int little)
+{
+    unsigned value = 0, i;
+
+    for (i = 0; i < n_bytes; i++)
+        value = value << 8 | bytes[little ? n_bytes - 1 - i : i];
+    return value;
+}
+
+/* The orientation that an APP1 marker holds, 1 (upright) to 8; 1 where it holds none. */
+static unsigned orientation_of(const uint8_t *bytes, unsigned n_bytes)
+{
+    const uint8_t *tiff = bytes + 6, *entry;
+    unsigned size, first, n_entries, value, i;
+    int little;
+
+    if (n_bytes < 14 || memcmp(bytes, "Exif\0", 6) != 0)
+        return 1;
+    size = n_bytes - 6;
+    little = memcmp(tiff, "II*\0", 4) == 0;
+    first = number_at(tiff + 4, 4, little);
+    if ((!little && memcmp(tiff, "MM\0*", 4) != 0) || first > size - 2)
+        return 1;
+    n_entries = number_at(tiff + first, 2, little);
+    for (i = 0; i < n_entries && first + 2 + 12 * (i + 1) <= size; i++) {
+        entry = tiff + first + 2 + 12 * i;
+        value = number_at(entry + 8, 2, little);
+        if (number_at(entry, 2, little) == 0x0112)
+            return number_at(entry + 2, 2, little) == 3 && value >= 1 && value <= 8 ? value : 1;
+    }
+    return 1;
+}
+
+/* Turn the picture so that it is upright; from 5 on rows become columns. */
+static int turn(picture *from, unsigned orientation)
+{
+    const int swap = orientation >= 5;
+    const int flip_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+    const int flip_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+    picture to;
+    uint32_t x, y, u, v;
+
+    if (orientation == 1)
+        return 1;
+    if (!allocate(&to, swap ? from->height_px : from->width_px, swap ? from->width_px : from->height_px))
+        return 0;
+    for (y = 0; y < to.height_px; y++)
+        for (x = 0; x < to.width_px; x++) {
+            u = swap ? y : x;
+            v = swap ? x : y;
+            u = flip_x ? from->width_px - 1 - u : u;
+            v = flip_y ? from->height_px - 1 - v : v;
+            memcpy(to.rgb + ((size_t)y * to.width_px + x) * 3, from->rgb + ((size_t)v * from->width_px + u) * 3, 3);
+        }
+    free(from->rgb);
+    *from = to;
+    return 1;
+}
+
 /* A damaged JPEG ends the program through libjpeg's own error handler, with its message. */
 static int read_jpeg(FILE *file, picture *out)
 {
     struct jpeg_decompress_struct jpeg;
     struct jpeg_error_mgr errors;
+    const struct jpeg_marker_struct *marker;
+    unsigned orientation = 1;
     int ok;
 
     jpeg.err = jpeg_std_error(&errors);
     jpeg_create_decompress(&jpeg);
     jpeg_stdio_src(&jpeg, file);
+    jpeg_save_markers(&jpeg, JPEG_APP0 + 1, 0xFFFF);
     jpeg_read_header(&jpeg, TRUE);
+    for (marker = jpeg.marker_list; marker != NULL && orientation == 1; marker = marker->next)
+        orientation = orientation_of(marker->data, marker->data_length);
     jpeg.out_color_space = JCS_RGB;
     jpeg_start_decompress(&jpeg);
     ok = allocate(out, jpeg.output_width, jpeg.output_height);
@@ -65,7 +130,7 @@ static int read_jpeg(FILE *file, picture *out)
     if (ok)
         jpeg_finish_decompress(&jpeg);
     jpeg_destroy_decompress(&jpeg);
-    return ok;
+    return ok && turn(out, orientation);
 }
 #endif
 

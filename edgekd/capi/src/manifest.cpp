@@ -94,7 +94,11 @@ EngineStage engine_stage(const Node& stages, const std::string& name, const std:
         stage.precision = node.at("float_precision").choice({"fp32", "bf16"});
     }
     check_tensors(node.at("inputs"), name == "segmenter" ? "uint8" : "float32");
-    check_tensors(node.at("outputs"), "float32");
+    const Node outputs = node.at("outputs");
+    check_tensors(outputs, "float32");
+    for (size_t i = 0, n = outputs.length(1, 16); i < n; i++) {
+        stage.outputs.push_back(outputs.at(i).at("name").text());
+    }
     node.at("onnx_sha256").text();
     check_source(node.at("source"));
     if (node.given("calibration")) node.at("calibration").each([](const Node& value) { value.text(); });

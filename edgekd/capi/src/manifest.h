@@ -49,6 +49,7 @@ struct EngineFile {
 struct EngineStage {
     std::vector<EngineFile> files;  // the first one is opened
     std::string precision;
+    std::vector<std::string> outputs;
 };
 
 struct Target {

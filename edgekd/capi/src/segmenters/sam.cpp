@@ -10,7 +10,11 @@ namespace {
 class SamSegmenter : public Segmenter {
 public:
     SamSegmenter(std::shared_ptr<const Manifest> manifest, Engine encoder, Engine decoder)
-        : manifest_(std::move(manifest)), encoder_(std::move(encoder)), decoder_(std::move(decoder)) {}
+        : manifest_(std::move(manifest)), encoder_(std::move(encoder)), decoder_(std::move(decoder)) {
+        const std::vector<std::string>& names = manifest_->decoder.outputs;
+        // Graphs that were exported before have the former name.
+        if (std::find(names.begin(), names.end(), "predicted_iou") == names.end()) iou_name_ = "iou_predictions";
+    }
 
     std::unique_ptr<Segmenter> clone() const override {
         return std::make_unique<SamSegmenter>(manifest_, encoder_.clone(), decoder_.clone());
@@ -37,7 +41,7 @@ public:
 private:
     void decode(const edgekd_tensor& embeddings, const Placement& placement, const Found& found, const Chunk& chunk,
                 const MaskOptions& options, const Masked& result) {
-        std::vector<edgekd_tensor> outputs = {output("low_res_masks"), output("iou_predictions")};
+        std::vector<edgekd_tensor> outputs = {output("low_res_masks"), output(iou_name_)};
         {
             const Lap lap(result.times_ms.decoder);
             prompts_.clear();
@@ -62,6 +66,7 @@ private:
 
     std::shared_ptr<const Manifest> manifest_;
     Engine encoder_, decoder_;
+    const char* iou_name_ = "predicted_iou";
     ResizeScratch resize_scratch_;
     MaskScratch mask_scratch_;
     std::vector<float> blob_;
