@@ -31,11 +31,11 @@ from edgekd.bundle import describe_file, read_manifest, write_manifest
 from edgekd.data.labels import LabelledSet
 from edgekd.data.read import read_labels
 from edgekd.deploy.build import BuildOptions, build_bundle
+from edgekd.deploy.calibrate import StageCalibration
 from edgekd.deploy.calibration_recipes import CalibrationRecipe, recipes_for
 from edgekd.deploy.calibration_set import feeds_of, make_set
 from edgekd.deploy.candidates import trial_chain
 from edgekd.deploy.qdq import quantized_layers
-from edgekd.deploy.quantize import StageCalibration
 from edgekd.environment import describe_machine
 from edgekd.graphs import StageName
 from edgekd.measure.quality import Metric, QualityCheck, Sample

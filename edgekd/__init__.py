@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from edgekd.data.read import read_labels
     from edgekd.deploy.build import build_bundle
     from edgekd.deploy.build_options import BuildOptions
-    from edgekd.deploy.calibrate import calibrate
+    from edgekd.deploy.calibrate import CalibrateOptions, calibrate
     from edgekd.deploy.export_models import ModelChoice, export_models
-    from edgekd.deploy.quantize import CalibrateOptions
     from edgekd.errors import (
         BackendUnavailable,
         BuildError,
@@ -59,7 +58,7 @@ _HOME = {
     "BuildOptions": "edgekd.deploy.build_options",
     "BundleError": "edgekd.errors",
     "BundleMismatch": "edgekd.errors",
-    "CalibrateOptions": "edgekd.deploy.quantize",
+    "CalibrateOptions": "edgekd.deploy.calibrate",
     "Chain": "edgekd.runtime.chain",
     "ChainOptions": "edgekd.runtime.chain",
     "ChainResult": "edgekd.types",

@@ -33,9 +33,8 @@ def calibrate(
     """Measure ranges on pictures and write graphs with Q/DQ pairs; the decoder stays float."""
     from edgekd.cli.console import log, out, write_json
     from edgekd.data.read import read_labels
+    from edgekd.deploy.calibrate import CalibrateOptions, stages_of
     from edgekd.deploy.calibrate import calibrate as run_calibration
-    from edgekd.deploy.calibrate import stages_of
-    from edgekd.deploy.quantize import CalibrateOptions
 
     options = CalibrateOptions(
         target=target,

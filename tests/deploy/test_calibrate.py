@@ -12,10 +12,10 @@ import pytest
 from small_models import write_pictures, write_small_models
 
 from edgekd.deploy import calibration_set
+from edgekd.deploy.calibrate import CalibrateOptions, calibrate_models
 from edgekd.deploy.calibration_recipes import calibration_folder, read_recipe, recipes_for
 from edgekd.deploy.calibration_set import CalibrationSet, make_set
 from edgekd.deploy.qdq import calibration_facts
-from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
 from edgekd.deploy.ranges import collect_histograms, ranges_by
 from edgekd.errors import DataError, InputError, ModelError
 from edgekd.files import sha256_of

@@ -14,9 +14,9 @@ from edgekd.bundle import read_manifest
 from edgekd.deploy import auto_precision, openvino_build
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.build_options import Choice
+from edgekd.deploy.calibrate import CalibrateOptions, calibrate_models
 from edgekd.deploy.calibration_recipes import calibration_folder
 from edgekd.deploy.gate import Block, GateOptions, affordable_blocks, apply_gate, blocks_of, first_passing, parse_gate
-from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
 from edgekd.errors import BuildError, GateFailed, InputError
 from edgekd.measure.quality import Sample
 

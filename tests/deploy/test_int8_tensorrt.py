@@ -9,7 +9,7 @@ import pytest
 from small_models import write_pictures
 
 from edgekd.deploy.build import BuildOptions, build_bundle
-from edgekd.deploy.quantize import CalibrateOptions, calibrate_models
+from edgekd.deploy.calibrate import CalibrateOptions, calibrate_models
 from edgekd.package_files import default_models
 
 MAX_ENCODER_BYTES = 40_000_000

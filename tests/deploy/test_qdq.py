@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.deploy import qdq
+from edgekd.deploy.calibrate import name_layers
 from edgekd.deploy.calibration_recipes import CalibrationRecipe, recipes_for
 from edgekd.deploy.onnx_edit import fix_shapes
 from edgekd.deploy.qdq import UnionFind, tie_ranges
-from edgekd.deploy.quantize import name_layers
 from edgekd.package_files import default_models
 
 
