@@ -23,7 +23,7 @@ import numpy as np
 BUNDLES = ("edgekd-auto-512", "edgekd-fp32-512", "edgekd-auto-1024", "edgekd-fp32-1024", "edgekd-auto-1024-square")
 ARMS = (*BUNDLES, "ultralytics-pytorch")
 DETECTOR_ARMS = ("edgekd-auto-1024", "edgekd-auto-1024-square", "edgekd-fp32-1024", "ultralytics-openvino")
-ROUNDS, MIN_RUNS, MIN_SECONDS = 2, 2, 1.0
+MIN_RUNS, MIN_SECONDS = 2, 1.0
 MIN_MASK_IOU = {"fp32": 0.999, "auto": 0.98}
 LISTED_BELOW = 0.9
 
@@ -39,16 +39,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         prepare(arguments, work)
-        sets = picture_sets(arguments.assets)
+        sets = picture_sets(arguments.assets, arguments.limit)
         parity = {key: check_parity(work, key, paths) for key, paths in sets.items()}
-        results = {key: measure(work, key, paths, arguments.threads) for key, paths in sets.items()}
+        results = {key: measure(work, key, paths, arguments) for key, paths in sets.items()}
     machine = describe_machine()
     report = {
         "kind": "chain",
         "machine": machine.model_dump(),
         "settings": {
             "threads": arguments.threads,
-            "rounds": ROUNDS,
+            "rounds": arguments.rounds,
+            "detector": arguments.detector,
+            "segmenter": arguments.segmenter,
             "min_runs": MIN_RUNS,
             "min_seconds_per_picture": MIN_SECONDS,
             "statistic": "fastest run per picture, summed",
@@ -70,6 +72,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--detector", default="yolo11n-nwpu", help="name or checkpoint for the NWPU pictures")
     parser.add_argument("--segmenter", default="tinysam-nwpu", help="name or checkpoint of a TinySAM")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--limit", type=int, default=10, help="NWPU pictures; fewer for a trial, not for the table")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of every arm; 1 for a trial")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -78,8 +82,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def picture_sets(assets: Path) -> dict[str, list[Path]]:
-    """Return bus.jpg for the COCO detector and ten validation pictures for the NWPU detector."""
+def picture_sets(assets: Path, n_pictures: int) -> dict[str, list[Path]]:
+    """Return bus.jpg for the COCO detector and the first validation pictures for the NWPU detector."""
     import ultralytics
 
     split = json.loads((Path(__file__).parent.parent / "edgekd/data/splits/nwpu_seed0.json").read_text())
@@ -87,7 +91,7 @@ def picture_sets(assets: Path) -> dict[str, list[Path]]:
     validation = split.get("validation") or split["val"]
     return {
         "bus": [Path(ultralytics.__file__).parent / "assets/bus.jpg"],
-        "nwpu": [folder / name for name in sorted(validation)[:10]],
+        "nwpu": [folder / name for name in sorted(validation)[:n_pictures]],
     }
 
 
@@ -203,12 +207,12 @@ def best_ious(expected: np.ndarray, found: np.ndarray) -> list[float]:
     return values
 
 
-def measure(work: Path, key: str, paths: list[Path], threads: int) -> dict[str, object]:
+def measure(work: Path, key: str, paths: list[Path], arguments: argparse.Namespace) -> dict[str, object]:
     """Run the arms in turns, each in its own process, and keep the fastest time of every picture."""
     arms = [*ARMS, *(f"detector:{arm}" for arm in DETECTOR_ARMS)]
     best: dict[str, np.ndarray] = {}
     n_boxes: dict[str, list[int]] = {}
-    for _ in range(ROUNDS):
+    for _ in range(arguments.rounds):
         for arm in arms:
             command = [
                 sys.executable,
@@ -220,11 +224,11 @@ def measure(work: Path, key: str, paths: list[Path], threads: int) -> dict[str, 
                 "--set",
                 key,
                 "--threads",
-                str(threads),
+                str(arguments.threads),
             ]
             done = subprocess.run(
                 [*command, "--pictures", *map(str, paths)], capture_output=True, text=True, check=True,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                env=os.environ | {"OMP_NUM_THREADS": str(arguments.threads)},
             )  # fmt: skip
             answer = json.loads(done.stdout.strip().splitlines()[-1])
             times = np.array(answer["times_ms"])

@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def make_batch(n_pictures: int, imgsz: int, device: str) -> dict[str, torch.Tensor]:
-    """Noise with ten objects a picture."""
+    """Noise with ten objects per picture."""
     n_objects = 10 * n_pictures
     centre, size = 0.2 + 0.6 * torch.rand(n_objects, 2), 0.05 + 0.1 * torch.rand(n_objects, 2)
     return {

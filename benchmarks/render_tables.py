@@ -46,7 +46,7 @@ def machine_line(result: dict[str, Any]) -> str:
 
 
 def chain_table() -> str:
-    """The chain against Ultralytics, milliseconds a picture and ratios of one run."""
+    """The chain against Ultralytics, milliseconds per picture and ratios of one run."""
     result = newest("chain")
     if result is None:
         return "Not measured.\n"

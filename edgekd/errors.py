@@ -1,4 +1,4 @@
-"""Every error a user can cause, one class a kind; the command line turns them into one sentence and an exit code.
+"""Every error a user can cause, one class per kind; the command line turns them into one sentence and an exit code.
 
     EdgekdError                 exit 1
     |- InputError               a picture, video, folder, number or option that cannot be used

@@ -123,7 +123,7 @@ class ChainResult:
         detections: the boxes.
         masks: one mask per box, in the same order.
         class_names: the bundle's class names, indexed by `detections.class_id`.
-        times_ms: milliseconds a stage, in the order in which the stages ran; `total` is the whole chain.
+        times_ms: milliseconds per stage, in the order in which the stages ran; `total` is the whole chain.
     """
 
     detections: Detections

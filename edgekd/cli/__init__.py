@@ -1,1 +1,1 @@
-"""The command line: one thin file a verb; heavy imports happen inside the functions."""
+"""The command line: one thin file per verb; heavy imports happen inside the functions."""

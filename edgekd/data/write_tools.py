@@ -110,7 +110,7 @@ COLUMNS = ("picture", "width_px", "height_px", "class", "left", "top", "right", 
 
 
 def csv_text(labels: LabelledSet, scores: Scores | None = None) -> str:
-    """Return one row an object, with a head; lengths are px, `score` is empty without scores."""
+    """Return one row per object, with a head; lengths are px, `score` is empty without scores."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)

@@ -1,4 +1,4 @@
-"""YOLO's labels: one text file a picture, boxes, outlines or turned boxes as fractions, in; a `LabelledSet` out.
+"""YOLO's labels: one text file per picture, boxes, outlines or turned boxes as fractions, in; a `LabelledSet` out.
 
 A turned box is an outline of four corners, and nothing in the file says which of the two it is: the task knows.
 
@@ -28,7 +28,7 @@ def read_yolo(path: Path, split: str = "val", limit: int | None = None) -> Label
     """Read one part of a data YAML, or a folder with `images/` and `labels/`.
 
     Args:
-        path: the YAML file or the folder; a folder may hold `classes.txt`, one name a line, else classes are named by
+        path: the YAML file or the folder; a folder may hold `classes.txt`, one name per line, else classes are named by
             their numbers.
         split: which part of a YAML.
         limit: take only the first so many pictures.
@@ -137,7 +137,7 @@ def _read_folder(folder: Path, limit: int | None) -> LabelledSet:
         raise DataError(f"{images} holds no picture ({', '.join(PICTURE_SUFFIXES)}); give the pictures of the labels")
     listed = folder / "classes.txt"
     if listed.exists():
-        names = checked_names(read_text(listed, "one class name a line").split("\n"), listed)
+        names = checked_names(read_text(listed, "one class name per line").split("\n"), listed)
     else:
         highest = max((int(line[0]) for _, file in files for line in _lines_of(folder, file, None)), default=0)
         if highest > 10_000:

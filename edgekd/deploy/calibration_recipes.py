@@ -49,7 +49,7 @@ class CalibrationRecipe(BaseModel):
         target: which engine library reads the result.
         why: what its choices rest on, in words.
         weighted_ops: operators that compute in INT8; those without weights (attention products) never do.
-        depthwise: whether convolutions with one filter a channel do as well.
+        depthwise: whether convolutions with one filter per channel do as well.
         tied_ops: operators that pass INT8 through; all their inputs and outputs share one scale.
         activations: `signed` is symmetric S8, what TensorRT reads; `unsigned` is U8 with a zero-point.
         float_layers: what stays float beside that.

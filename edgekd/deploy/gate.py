@@ -295,8 +295,8 @@ def rank_blocks(
 
     Args:
         quantized: Q/DQ graph with fixed sizes.
-        feeds: one dictionary of inputs a picture; a handful is enough for an order.
-        report: called with one line a block.
+        feeds: one dictionary of inputs per picture; a handful is enough for an order.
+        report: called with one line per block.
 
     Returns:
         The blocks, most harmful first.

@@ -37,7 +37,7 @@ def collect_histograms(model: onnx.ModelProto, tensors: Collection[str], feeds: 
     Args:
         model: float graph with fixed sizes.
         tensors: names of activations, graph inputs included.
-        feeds: one dictionary of inputs a picture.
+        feeds: one dictionary of inputs per picture.
 
     Returns:
         `onnxruntime.quantization.calibrate.HistogramCollector`, filled.
@@ -48,7 +48,7 @@ def collect_histograms(model: onnx.ModelProto, tensors: Collection[str], feeds: 
     run = tensor_reader(model, tensors)
     for picture in feeds:
         values = {name: _sampled(value) for name, value in run(picture).items()}
-        with contextlib.redirect_stdout(io.StringIO()):  # the collector prints a line a call
+        with contextlib.redirect_stdout(io.StringIO()):  # the collector prints a line per call
             collector.collect(values)
     return collector
 
@@ -137,7 +137,7 @@ def find_overflows(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> list[Overf
 
     Args:
         model: float graph with fixed sizes; its nodes have names.
-        feeds: one dictionary of inputs a picture.
+        feeds: one dictionary of inputs per picture.
 
     Returns:
         The tensors that reach a quarter of 65504, largest first; those that are not finite count as infinite.

@@ -362,7 +362,7 @@ def worst_pictures(scores: Sequence[PictureScore], n: int) -> list[PictureScore]
 
 
 def accuracy_table(report: AccuracyReport) -> Table:
-    """Return one row a metric, in percent."""
+    """Return one row per metric, in percent."""
     precision = ", ".join(f"{name} {value}" for name, value in report.precision.items())
     table = Table(title=f"{report.data}: {report.n_images} pictures, {report.n_objects} objects, {precision}")
     table.add_column("measured on")

@@ -1,4 +1,4 @@
-"""Frozen teachers: pictures in, one feature map a level out, and raw predictions where the teacher has a head.
+"""Frozen teachers: pictures in, one feature map per level out, and raw predictions where the teacher has a head.
 
 A teacher is no `nn.Module`: a student that holds one neither registers its parameters nor saves, copies or trains them.
 """

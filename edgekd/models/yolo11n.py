@@ -37,7 +37,7 @@ class DetectorFacts:
     """What the runtime has to know of a detector to decode its outputs.
 
     Attributes:
-        class_names: one name a class, in the order of the class logits.
+        class_names: one name per class, in the order of the class logits.
         strides_px: input pixels per cell of each level, P3 first.
         reg_max: bins of the distance distribution (DFL) per box side; 1 means plain distances in cells.
         end2end: the head is trained one-to-one and needs no non-maximum suppression.

@@ -121,7 +121,7 @@ typedef enum edgekd_status {
     EDGEKD_ERROR_INTERNAL = 8             /* a bug of this library */
 } edgekd_status;
 
-/* Order of the bytes of a pixel, 8 bits a channel. Alpha is ignored. */
+/* Order of the bytes of a pixel, 8 bits per channel. Alpha is ignored. */
 typedef enum edgekd_format {
     EDGEKD_FORMAT_RGB = 1,
     EDGEKD_FORMAT_BGR = 2,

@@ -64,7 +64,7 @@ struct Planes {
         }
     }
 
-    // `N` channels a pixel, `rgb` of them are taken; `offset` is where the row starts in a plane.
+    // `N` channels per pixel, `rgb` of them are taken; `offset` is where the row starts in a plane.
     template <int N>
     void fill_row(const uint8_t* from, const std::array<int, 3>& rgb, int n, size_t offset) const {
         float *red = data[0] + offset, *green = data[1] + offset, *blue = data[2] + offset;

@@ -4,7 +4,7 @@ A distillation weight means nothing by itself: the same number starves one teach
 the share of a term in the gradient that reaches the student's feature maps. It is measured on some batches of every
 epoch, logged, and used to set the weights, so a recipe names shares, not magic numbers.
 
-Losses and feature maps come in; one weight a term, and rows for the log, come out.
+Losses and feature maps come in; one weight per term, and rows for the log, come out.
 """
 
 from __future__ import annotations

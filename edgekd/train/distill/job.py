@@ -2,7 +2,7 @@
 
 runs/a/weights/best.pt, last.pt   plain Ultralytics checkpoints
 runs/a/weights/resume.pt          everything a resumed run needs
-runs/a/results.csv                losses and validation metrics, one row an epoch
+runs/a/results.csv                losses and validation metrics, one row per epoch
 runs/a/distillation.csv, .png     value, weight, gradient norm and share of every loss term
 runs/a/run.json                   the job: recipe, teacher with sha256, licences
 """

@@ -37,10 +37,19 @@ class Part:
 
 @dataclass(frozen=True)
 class FreezePolicy:
-    """The table of one network: `model` names it in messages."""
+    """The table of one network.
+
+    Attributes:
+        model: names it in messages.
+        parts: the rows.
+        fixed_norms: batch norms keep their statistics where they train as well. The network was trained before: the
+            statistics of a few crops would replace those of its whole training within twenty steps, and with them what
+            it computes.
+    """
 
     model: str
     parts: tuple[Part, ...]
+    fixed_norms: bool = False
 
     def without_counts(self) -> FreezePolicy:
         """The same table for a configuration of another size: patterns must still match, counts are free."""
@@ -91,8 +100,8 @@ def apply_policy(model: nn.Module, policy: FreezePolicy, stage: int) -> list[Par
     return counts
 
 
-def set_modes(model: nn.Module) -> None:
-    """Put modules that train into train mode and all others into eval mode.
+def set_modes(model: nn.Module, fixed_norms: bool = False) -> None:
+    """Put modules that train into train mode and all others, with `fixed_norms` all batch norms too, into eval mode.
 
     A module trains when one of its own parameters does; modules without parameters (dropout) follow what they sit in.
     Batch norms of frozen parts keep their statistics and frozen dropout stays off, so frozen parts are bit-identical
@@ -104,6 +113,9 @@ def set_modes(model: nn.Module) -> None:
         everything = list(module.parameters())
         if (own and any(p.requires_grad for p in own)) or (everything and all(p.requires_grad for p in everything)):
             module.train()
+    for module in model.modules():
+        if fixed_norms and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def counts_table(counts: Sequence[PartCount]) -> list[str]:
@@ -200,6 +212,7 @@ TINYSAM = FreezePolicy(
         Part("prompt encoder", ("prompt_encoder.*",), n_parameters=6_220),
         Part("mask head", ("mask_decoder.*",), _HEAD, 4_058_340),
     ),
+    fixed_norms=True,
 )
 
 _ALWAYS = frozenset({1, 2, 3})

@@ -216,7 +216,7 @@ class _Run:
         return counts
 
     def _step(self, stage: Stage, step: int, optimizer: torch.optim.AdamW) -> dict[str, float]:
-        set_modes(self.task.model)
+        set_modes(self.task.model, self.task.policy.fixed_norms)
         rng = np.random.default_rng([self.config.seed, stage.number, step])
         torch.manual_seed(int(rng.integers(2**31)))
         rate = learning_rate_at(step, stage.n_steps, self.config)

@@ -139,7 +139,7 @@ def baseline_objects(sample: LabelledPicture, baseline: str) -> Iterator[ObjectM
 
 
 def _grabcut(picture: NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    # Worked out on the box and as much around it; on the whole picture GrabCut would take seconds an object.
+    # Worked out on the box and as much around it; on the whole picture GrabCut would take seconds per object.
     x1, y1, x2, y2 = box
     pad_x, pad_y = max(x2 - x1, 8), max(y2 - y1, 8)
     left, top = max(x1 - pad_x, 0), max(y1 - pad_y, 0)

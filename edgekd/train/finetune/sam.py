@@ -1,7 +1,7 @@
 """TinySAM as a fine-tuning task: crops and whole frames in, prompted mask losses out.
 
 A step draws crops at native resolution (so that small objects survive), one kind of prompt, and compares all three
-masks with the truth at the network's own resolution, four input pixels a cell, as the share of each cell the object
+masks with the truth at the network's own resolution, four input pixels per cell, as the share of each cell the object
 covers. `adapter_rank` 0 trains without the spectral adapter.
 """
 
@@ -136,4 +136,4 @@ class TinySamTask:
 def _policy_for(is_adapted: bool) -> FreezePolicy:
     # The adapter's rank is the user's choice, so its count is free.
     parts = [replace(p, n_parameters=None) if p.patterns == (ADAPTER_PATTERN,) else p for p in TINYSAM.parts]
-    return FreezePolicy(TINYSAM.model, tuple(parts) if is_adapted else tuple(parts[1:]))
+    return replace(TINYSAM, parts=tuple(parts) if is_adapted else tuple(parts[1:]))
