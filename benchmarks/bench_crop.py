@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", default="M")
     parser.add_argument("--steps", type=int, default=CROP_STEPS)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results")
     return parser.parse_args()
 
 

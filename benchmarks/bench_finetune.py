@@ -73,7 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--grid", type=Path, help="PNG of the best and worst objects")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--command", default="", help="the command that trained the weights, for the record")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results")
     return parser.parse_args()
 
 

@@ -197,11 +197,11 @@ def main():
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=60)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("-o", "--output", "--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--note", default="", help="what else ran on the machine")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     check(arguments.device)
     dtypes = (torch.float32,) if arguments.device == "cpu" else (torch.float32, torch.float16)
     rows = [
@@ -219,7 +219,7 @@ def main():
         "note": arguments.note,
         "rows": rows,
     }
-    write_result("haar", result, arguments.out).with_suffix(".md").write_text(table(rows))
+    write_result("haar", result, arguments.output).with_suffix(".md").write_text(table(rows))
     print(table(rows))
 
 

@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="most pictures")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results")
     return parser.parse_args()
 
 

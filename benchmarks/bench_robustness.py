@@ -58,7 +58,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--split", type=Path, help="JSON with a list `validation` of file names")
     parser.add_argument("--limit", nargs="*", default=[], metavar="NAME=N", help="most pictures of a bundle")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     return parser.parse_args()
 
 

@@ -77,7 +77,7 @@ def main(words: list[str] | None = None) -> int:
         return 1
     machine = describe_machine()
     default = f"verify_tensorrt_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    out = arguments.out or Path(__file__).parent / "results" / default
+    out = arguments.output or Path(__file__).parent / "results" / default
     head = {
         "theme": "verify_tensorrt",
         "machine": machine.model_dump(),
@@ -157,7 +157,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", choices=("tensorrt", "tensorrt-rtx"), default="tensorrt")
     parser.add_argument("--precisions", default=None, help="such as fp16; default: int8, or fp32,fp16 of a float set")
     parser.add_argument("--runs", type=int, default=N_RUNS, help="timed runs of each engine")
-    parser.add_argument("--out", type=Path, default=None, help="the result file")
+    parser.add_argument("-o", "--output", "--out", type=Path, default=None, help="the result file")
     arguments = parser.parse_args(words)
     arguments.models = arguments.models or default_models()
     return arguments

@@ -80,11 +80,12 @@ def log_on_stderr() -> Iterator[None]:
     """
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as afterwards:
         from ultralytics.utils import LOGGER
 
         for handler in LOGGER.handlers:
             if hasattr(handler, "setStream"):
+                afterwards.callback(handler.setStream, handler.stream)
                 handler.setStream(sys.stderr)
         yield
 

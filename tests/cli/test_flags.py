@@ -88,3 +88,22 @@ def test_foreign_flags_are_still_used() -> None:
 )
 def test_an_error_about_an_argument_gets_its_flag(sentence: str, expected: str) -> None:
     assert with_flag(sentence, {"confidence": "--confidence", "output": "--output"}) == expected
+
+
+def test_where_results_go_is_called_output_everywhere() -> None:
+    def commands(command: Any) -> Iterator[Any]:
+        yield command
+        for child in getattr(command, "commands", {}).values():
+            yield from commands(child)
+
+    n_found = 0
+    for command in commands(typer.main.get_command(app)):
+        for parameter in command.params:
+            if {"-o", "--output", "--out"} & set(parameter.opts):
+                n_found += 1
+                assert {"-o", "--output"} <= set(parameter.opts), (command.name, parameter.opts)
+    assert n_found >= 15
+    scripts = [*(PACKAGE.parent / "benchmarks").glob("*.py"), *(PACKAGE.parent / "examples").glob("*.py")]
+    for path in scripts:
+        for line in path.read_text().splitlines():
+            assert '("--output"' not in line and '("--out"' not in line, f"{path.name}: {line.strip()}"

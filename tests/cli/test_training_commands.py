@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edgekd.cli.main import app
+from edgekd.cli.main import app, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,11 +74,15 @@ def test_from_coco_to_a_plain_checkpoint(coco_file, tmp_path):
         (["data", "dior", "absent", "-o", "r"], "give the folder of DIOR"),
     ],
 )
-def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, words, sentence):
+def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):
     monkeypatch.chdir(tmp_path)
-    done = edgekd(*words)
-    assert done.returncode == 1 and done.stdout == ""
-    assert sentence in done.stderr and "Traceback" not in done.stderr
+    monkeypatch.setattr(sys, "argv", ["edgekd", *words])
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    done = capsys.readouterr()
+    assert ended.value.code == 1 and done.out == ""
+    assert sentence in done.err and "Traceback" not in done.err
     assert not (tmp_path / "r").exists()
 
 
