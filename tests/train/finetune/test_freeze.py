@@ -96,5 +96,5 @@ def test_another_size_keeps_the_patterns_and_drops_the_counts() -> None:
 
 
 def test_an_unknown_stage_is_refused() -> None:
-    with pytest.raises(TrainingError, match="stage 4"):
+    with pytest.raises(TrainingError, match="stages names 4, expected some of 1, 2, 3"):
         apply_policy(tiny(), POLICY, stage=4)
