@@ -17,10 +17,10 @@ from oriented_nets import CLASSES, TINY, write_oriented_checkpoint, write_orient
 import edgekd  # noqa: E402
 from edgekd.bundle import read_manifest  # noqa: E402
 from edgekd.deploy.build import BuildOptions, build_bundle  # noqa: E402
+from edgekd.deploy.calibrate import name_layers  # noqa: E402
 from edgekd.deploy.calibration_recipes import recipes_for  # noqa: E402
 from edgekd.deploy.export import ExportOptions, detector_graph, export_graph, pipeline_of  # noqa: E402
 from edgekd.deploy.qdq import place_pairs  # noqa: E402
-from edgekd.deploy.quantize import name_layers  # noqa: E402
 from edgekd.errors import BundleError, ModelError  # noqa: E402
 from edgekd.graphs import ANGLE_LOGITS, BOX_LOGITS, CLASS_LOGITS  # noqa: E402
 from edgekd.model_set import Source  # noqa: E402
