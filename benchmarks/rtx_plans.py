@@ -40,7 +40,7 @@ def main(words: list[str] | None = None) -> int:
     arguments = parse(words)
     machine = describe_machine()
     default = f"rtx_plans_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    out = arguments.out or Path(__file__).parent / "results" / default
+    out = arguments.output or Path(__file__).parent / "results" / default
     head = {"theme": "rtx_plans", "machine": machine.model_dump(), "tensorrt_rtx": library_version(True)}
     settings = {"precision": "fp16", "crop_boxes": CROP_BOXES, "plan_mb": PLAN_MB, "activation_mb": ACTIVATION_MB}
     result: dict[str, Any] = json.loads(json.dumps(head | {"settings": settings, "plans": {}}))
@@ -64,7 +64,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sm", default="75,80,86,89,120", help="compute capabilities without a dot")
     parser.add_argument("--models", type=Path, default=None, help="what edgekd export wrote; default: the shipped")
-    parser.add_argument("--out", type=Path, default=None, help="the result file")
+    parser.add_argument("-o", "--output", "--out", type=Path, default=None, help="the result file")
     return parser.parse_args(words)
 
 
