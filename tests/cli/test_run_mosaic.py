@@ -113,10 +113,10 @@ def test_pictures_without_a_place_and_chosen_bands(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ({"tile": "big"}, "--tile is big, expected off, auto or the side"),
-        ({"bands": "r,g,b"}, "--bands is r,g,b, expected numbers"),
-        ({"stretch": "1,2,3"}, "--stretch is 1,2,3, expected two numbers"),
-        ({"stretch": "low,high"}, "--stretch is low,high, expected two"),
+        ({"tile": "big"}, "tile is big, expected off, auto or the side"),
+        ({"bands": "r,g,b"}, "bands is r,g,b, expected numbers"),
+        ({"stretch": "1,2,3"}, "stretch is 1,2,3, expected two numbers"),
+        ({"stretch": "low,high"}, "stretch is low,high, expected two"),
     ],
 )
 def test_wrong_words_are_one_sentence(choice: dict[str, str], words: str) -> None:

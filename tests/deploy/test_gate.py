@@ -105,7 +105,7 @@ def test_what_was_calibrated_for_one_target_or_size_is_refused_for_another(good:
 def test_gates_that_cannot_be_read() -> None:
     assert parse_gate("box_ap=0.5, mask_iou=0.98").limits == {"box_ap": 0.5, "mask_iou": 0.98}
     for text in ("", "box_ap", "map=0.5", "mask_iou=98", "box_ap=-1", "box_ap=nan", "box_ap=a"):
-        with pytest.raises(InputError, match="is not metric=limit"):
+        with pytest.raises(InputError, match="expected metric=limit"):
             parse_gate(text)
 
 

@@ -146,5 +146,5 @@ def test_what_sam3_cannot_use_is_refused(tmp_path: Path) -> None:
 
 def test_an_adapter_for_nothing_is_refused(tmp_path: Path) -> None:
     data = TinySamData(scenes(tmp_path), scenes(tmp_path)[:1], scenes(tmp_path)[:1], RECIPE)
-    with pytest.raises(TrainingError, match="adapts trained weights"):
+    with pytest.raises(TrainingError, match="adapter_rank is 2 and there are no trained weights"):
         TinySamTask(TinySam(), data, adapter_rank=2, from_nothing=True)
