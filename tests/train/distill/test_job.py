@@ -35,7 +35,10 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def teacher_job(data, tmp_path_factory) -> DistillJob:
     job = DistillJob(
-        data, "yolo11n.yaml", tmp_path_factory.mktemp("runs") / "teacher", recipe=Recipe(schedule=SCHEDULE)
+        data=data,
+        student="yolo11n.yaml",
+        output=tmp_path_factory.mktemp("runs") / "teacher",
+        recipe=Recipe(schedule=SCHEDULE),
     )
     distill(job)
     return job
