@@ -22,6 +22,7 @@ def doctor(
     from edgekd.runtime.chain import Chain
     from edgekd.runtime.cuda import compute_capability
     from edgekd.runtime.known_answer import check_known_answer
+    from edgekd.runtime.pictures import where_prepared
     from edgekd.runtime.target import check_machine
 
     machine = describe_machine()
@@ -43,8 +44,10 @@ def doctor(
         check_files(bundle, manifest)
         with Chain.open(bundle, public_key=public_key) as chain:
             answered = check_known_answer(bundle, chain)
+            where = where_prepared(chain.pictures)
         said = "answers as it did when it was built" if answered else "opens; it has no known answer to compare with"
         out.print(f"{bundle} fits this machine, is whole, and {said}")
+        out.print(where)
 
 
 _NEEDS = (

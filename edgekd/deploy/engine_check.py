@@ -22,6 +22,7 @@ from edgekd.measure.parity import ParityOptions, ParityReport, compare_chains
 from edgekd.package_files import DEMO_PICTURE
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.cuda import compute_capability
+from edgekd.runtime.pictures import where_prepared
 
 LIMITS: Mapping[str, float] = {"box_match": 0.9, "embedding_cosine": 0.99, "mask_iou": 0.9}
 """Lowest agreement of an engine with ONNX Runtime; a correct fp16 engine is above 0.95, 0.999 and 0.98."""
@@ -59,19 +60,12 @@ def build_checked(
                 "too; update TensorRT, or build for a CPU with `backend` onnxruntime"
             )
         with Chain.open(candidate) as chain:
-            where = pictures_note(chain)
+            where = where_prepared(chain.pictures)
         manifest = manifest.model_copy(update={"notes": (*manifest.notes, f"engines: {_words(found)}", where)})
         with atomic_folder(destination, listed_files) as folder:
             shutil.copytree(candidate, folder, dirs_exist_ok=True)
             write_manifest(folder, manifest)
     return read_manifest(destination)
-
-
-def pictures_note(chain: Chain) -> str:
-    """Say where this machine prepares the pictures of a bundle, and why not on its GPU."""
-    if chain.pictures.on_device:
-        return "pictures: prepared on the GPU, from one upload"
-    return f"pictures: prepared on the host, {chain.pictures.reason or 'because the engines are there'}"
 
 
 def compare_engines(reference: Path, candidate: Path) -> ParityReport:

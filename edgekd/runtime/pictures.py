@@ -117,6 +117,13 @@ def open_pictures(engines: Mapping[StageName, Engine]) -> Pictures:
         return HostPictures(reason)
 
 
+def where_prepared(pictures: Pictures) -> str:
+    """Say where this machine prepares pictures, and why not on its GPU."""
+    if pictures.on_device:
+        return "pictures: prepared on the GPU, from one upload"
+    return f"pictures: prepared on the host, {pictures.reason or 'because the engines are there'}"
+
+
 def _check_input(engine: Engine | None, name: str, dtype: np.dtype[np.generic]) -> None:
     """Refuse a network that takes another type than the kernels write."""
     if isinstance(engine, QueuingEngine) and (found := engine.device_input(name, (1,)).dtype) != dtype:

@@ -139,6 +139,7 @@ def test_inspect_and_doctor(shipped_bundle: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "m.json").read_text())["backend"] == "openvino"
     healthy = edgekd("doctor", shipped_bundle)
     assert healthy.returncode == 0 and "fits this machine" in healthy.stdout
+    assert "pictures: prepared on the host, because the engines are there" in " ".join(healthy.stdout.split())
 
 
 def test_inspect_shows_a_gate_without_a_limit(shipped_bundle: Path, tmp_path: Path) -> None:
