@@ -1,7 +1,7 @@
 # The daily commands; PYTHON is the interpreter of an environment with `pip install -e '.[dev]'`.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check test attack docs wheels bench history demo-picture
+.PHONY: check test attack kills docs wheels bench history demo-picture
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -14,6 +14,9 @@ test:
 attack:
 	$(PYTHON) tests/attack/inputs.py --inputs 50000
 	$(PYTHON) tests/attack/faults.py --faults 300
+
+kills:
+	$(PYTHON) tests/attack/faults.py --faults 200 --fault SIGKILL
 
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build

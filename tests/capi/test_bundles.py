@@ -59,7 +59,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[EdgekdError], str]] = {
     "empty manifest": (lambda b: (b / "manifest.json").write_text(""), BundleError, "not JSON"),
     "truncated manifest": (lambda b: truncate(b / "manifest.json"), BundleError, "not JSON"),
     "manifest is a list": (lambda b: (b / "manifest.json").write_text("[]"), BundleError, "does not describe"),
-    "huge manifest": (lambda b: (b / "manifest.json").write_text(" " * (5 << 20)), BundleError, "bytes, expected"),
+    "huge manifest": (
+        lambda b: (b / "manifest.json").write_text(" " * (5 << 20)), BundleError, "more than 4194304 bytes"
+    ),
     "deep manifest": (lambda b: (b / "manifest.json").write_text("[" * 100_000), BundleError, "not JSON"),
     "newer": (lambda b: edit(b, lambda m: m.update(format_version=4)), BundleError, "format 4"),
     "no decoder": (lambda b: edit(b, lambda m: m["stages"].pop("decoder")), BundleError, "no stage decoder"),

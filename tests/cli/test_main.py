@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from bundle_files import rewrite
 
 from edgekd.runtime.sources import read_picture
 
@@ -143,9 +145,9 @@ def test_inspect_and_doctor(shipped_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_inspect_shows_a_gate_without_a_limit(shipped_bundle: Path, tmp_path: Path) -> None:
-    manifest = json.loads((shipped_bundle / "manifest.json").read_text())
-    manifest["gate"] = {"passed": True, "measured": {"box_ap": 0.1, "miou": 0.2}, "limits": {"miou": 1}, "n_images": 3}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    gate = {"passed": True, "measured": {"box_ap": 0.1, "miou": 0.2}, "limits": {"miou": 1}, "n_images": 3}
+    shutil.copy(shipped_bundle / "manifest.json", tmp_path)
+    rewrite(tmp_path, lambda manifest: manifest.update(gate=gate))
     done = edgekd("inspect", tmp_path)
     assert done.returncode == 0 and "box_ap 0.1000, miou 0.2000 (limit 1)" in done.stdout, done.stderr
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd.errors import InputError
 from edgekd.losses.ds2d2 import Reading
+from edgekd.model_set import brief
 
 LevelName = Literal["C2", "C3", "C4", "C5", "P3", "P4", "P5"]
 
@@ -168,6 +169,4 @@ def load_recipe(name: str) -> Recipe:
     try:
         return Recipe.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path} is not a recipe: {where}: {first['msg']}; see edgekd distill --help") from error
+        raise InputError(f"{path} is not a recipe ({brief(error)}); see edgekd distill --help") from error
