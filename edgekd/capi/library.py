@@ -121,6 +121,8 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "edgekd_chain_class_name": (_TEXT, (_HANDLE, ctypes.c_int32)),
     "edgekd_chain_run": (_STATUS, (_HANDLE, ctypes.c_void_p, ctypes.c_void_p)),
     "edgekd_chain_get_objects": (_STATUS, (_HANDLE, ctypes.c_void_p, _SIZE, ctypes.POINTER(_SIZE))),
+    "edgekd_chain_is_oriented": (ctypes.c_uint32, (_HANDLE,)),
+    "edgekd_chain_get_corners": (_STATUS, (_HANDLE, ctypes.c_void_p, _SIZE, ctypes.POINTER(_SIZE))),
     "edgekd_mask_bytes": (_SIZE, (ctypes.c_void_p,)),
     "edgekd_chain_get_mask": (_STATUS, (_HANDLE, _SIZE, ctypes.c_void_p, _SIZE, ctypes.POINTER(_SIZE))),
     "edgekd_chain_get_full_mask": (
@@ -150,7 +152,9 @@ class Library:
         except OSError as error:
             raise BackendUnavailable(f"libedgekd cannot be loaded ({error}); {cure}") from error
         for name, (result, arguments) in SIGNATURES.items():
-            function = getattr(self.calls, name)
+            function = getattr(self.calls, name, None)
+            if function is None:
+                raise BackendUnavailable(f"{path} has no function {name}; {cure}")
             function.restype, function.argtypes = result, arguments
         found = self.calls.edgekd_abi_version()
         if found != ABI_VERSION:
@@ -245,7 +249,7 @@ class CChain:
         self._library.check(
             self._library.calls.edgekd_chain_run(self._handle, ctypes.byref(_image(picture)), ctypes.byref(run))
         )
-        return self._result(picture.shape[:2])
+        return self._result(picture.shape[:2], turned=boxes is None)
 
     def _run_options(self, options: ChainOptions) -> RunOptions:
         run = RunOptions()
@@ -255,7 +259,14 @@ class CChain:
         run.mask_threshold, run.min_region_px = options.mask.threshold, options.mask.min_region_px
         return run
 
-    def _result(self, picture_px: tuple[int, int]) -> ChainResult:
+    def _corners(self, n: int) -> Float32Array:
+        corners = np.zeros((n, 4, 2), np.float32)
+        self._library.check(
+            self._library.calls.edgekd_chain_get_corners(self._handle, corners.ctypes.data, corners.size, None)
+        )
+        return corners
+
+    def _result(self, picture_px: tuple[int, int], turned: bool) -> ChainResult:
         calls, needed = self._library.calls, ctypes.c_size_t()
         self._library.check(calls.edgekd_chain_get_objects(self._handle, None, 0, ctypes.byref(needed)))
         table = np.zeros(needed.value, _OBJECT_DTYPE)
@@ -264,6 +275,7 @@ class CChain:
             _columns(table, np.float32, "left_px", "top_px", "right_px", "bottom_px"),
             table["confidence"].copy(),
             table["class_id"].copy(),
+            self._corners(needed.value) if turned and calls.edgekd_chain_is_oriented(self._handle) else None,
         )
         windows = _columns(table, np.int32, "window_left", "window_top", "window_right", "window_bottom")
         crops = [self._crop(index, window) for index, window in enumerate(windows)]

@@ -242,6 +242,18 @@ EDGEKD_API int32_t edgekd_chain_run(edgekd_chain *chain, const edgekd_image *ima
 EDGEKD_API int32_t edgekd_chain_get_objects(const edgekd_chain *chain, edgekd_object *objects, size_t capacity,
                                             size_t *n_objects);
 
+/* 1 when the detector gives turned boxes, 0 when they are upright; 0 for NULL. */
+EDGEKD_API uint32_t edgekd_chain_is_oriented(const edgekd_chain *chain);
+
+/*
+ * Copy the corners of the objects of the last run, 8 floats per object, in the order of edgekd_chain_get_objects: x and y
+ * of left top, right top, right bottom and left bottom of the box before it is turned clockwise about its centre. The
+ * box of the object is the upright one around them, clipped to the picture; a corner may lie outside. An upright box
+ * gives its own four corners. `capacity` and *n_floats count floats.
+ */
+EDGEKD_API int32_t edgekd_chain_get_corners(const edgekd_chain *chain, float *corners, size_t capacity,
+                                            size_t *n_floats);
+
 /* Bytes of an object's mask: width times height of its window. */
 EDGEKD_API size_t edgekd_mask_bytes(const edgekd_object *object);
 

@@ -34,6 +34,12 @@ std::unique_ptr<Segmenter> open_segmenter(const EngineSource& source, std::share
     return open_sam(source, std::move(manifest));
 }
 
+Box clipped(const Box& box, const Picture& picture) {
+    const float width = float(picture.width_px), height = float(picture.height_px);
+    return {std::clamp(box.left, 0.0f, width), std::clamp(box.top, 0.0f, height), std::clamp(box.right, 0.0f, width),
+            std::clamp(box.bottom, 0.0f, height)};
+}
+
 // A box that the caller gave, clipped to the picture as the detector's are.
 Box given_box(const Box& box, size_t index, const Picture& picture) {
     const float width = float(picture.width_px), height = float(picture.height_px);
@@ -45,8 +51,7 @@ Box given_box(const Box& box, size_t index, const Picture& picture) {
         fail(EDGEKD_ERROR_ARGUMENT, name + "lies outside the picture of " + std::to_string(picture.width_px) + "x" +
                                         std::to_string(picture.height_px) + " px, expected one that touches it");
     }
-    return {std::clamp(box.left, 0.0f, width), std::clamp(box.top, 0.0f, height), std::clamp(box.right, 0.0f, width),
-            std::clamp(box.bottom, 0.0f, height)};
+    return clipped(box, picture);
 }
 
 }  // namespace
@@ -116,6 +121,7 @@ void Chain::detect(const Picture& picture, const DetectOptions& options) {
         outputs.push_back(output("mask_coefficients"));
         outputs.push_back(output("mask_prototypes"));
     }
+    if (head.oriented) outputs.push_back(output("angle_logits"));
     {
         const Lap lap(times_ms_.detector);
         detector_.infer({image_tensor("images", placement, blob_)}, outputs);
@@ -125,10 +131,19 @@ void Chain::detect(const Picture& picture, const DetectOptions& options) {
     const size_t n_anchors = count_anchors(head, input.width_px, input.height_px);
     check_output(outputs[0], {1, 4 * head.reg_max, int64_t(n_anchors)});
     check_output(outputs[1], {1, -1, int64_t(n_anchors)});
-    const HeadMaps maps = {outputs[0].data, outputs[1].data, size_t(outputs[1].dims[1]), n_anchors};
+    if (head.oriented) check_output(outputs[2], {1, 1, int64_t(n_anchors)});
+    const float* angles = head.oriented ? outputs[2].data : nullptr;
+    const HeadMaps maps = {outputs[0].data, outputs[1].data, size_t(outputs[1].dims[1]), n_anchors, angles};
     found_.boxes = suppress(decode(maps, head, input.width_px, input.height_px, options), options, head.end2end);
     if (found_.boxes.size() > size_t(manifest_->max_boxes)) found_.boxes.resize(size_t(manifest_->max_boxes));
-    for (Detection& one : found_.boxes) one.box = placement.to_picture(one.box);
+    for (Detection& one : found_.boxes) {
+        if (one.is_turned) {
+            one.turned = to_picture(one.turned, placement);
+            one.box = clipped(enclosing(corners_of(one.turned)), picture);
+        } else {
+            one.box = placement.to_picture(one.box);
+        }
+    }
 }
 
 }  // namespace edgekd

@@ -1,6 +1,7 @@
 #include "detect.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace edgekd {
@@ -71,12 +72,33 @@ std::vector<Candidate> best_label(const HeadMaps& maps, float threshold) {
     return candidates;
 }
 
-Box box_of(const HeadMaps& maps, const DetectorHead& head, size_t anchor, const Cell& cell) {
-    float sides[4];
+using Sides = std::array<float, 4>;  // left, top, right, bottom in cells
+
+Sides sides_of(const HeadMaps& maps, const DetectorHead& head, size_t anchor) {
+    Sides sides{};
     for (size_t side = 0; side < 4; side++) {
         const float* logits = maps.box_logits + side * size_t(head.reg_max) * maps.n_anchors + anchor;
         sides[side] = expected_distance(logits, maps.n_anchors, head.reg_max);
     }
+    return sides;
+}
+
+// The distances from an anchor to the sides count along the turned axes.
+TurnedBox turned_box_of(const Sides& sides, const Cell& cell, double angle) {
+    const double x = (double(sides[2]) - sides[0]) / 2, y = (double(sides[3]) - sides[1]) / 2;
+    const double cosine = std::cos(angle), sine = std::sin(angle), stride = cell.stride;
+    return {(cell.x + x * cosine - y * sine) * stride, (cell.y + x * sine + y * cosine) * stride,
+            std::max(double(sides[0]) + sides[2], 0.0) * stride, std::max(double(sides[1]) + sides[3], 0.0) * stride,
+            angle};
+}
+
+// From -pi / 4 to 3 pi / 4 where it is a logit, as Ultralytics defines it.
+double angle_of(float logit, const DetectorHead& head) {
+    constexpr double pi = 3.14159265358979323846;
+    return head.angle_in_radians ? double(logit) : (1 / (1 + std::exp(-double(logit))) - 0.25) * pi;
+}
+
+Box box_of(const Sides& sides, const Cell& cell) {
     return {(cell.x - sides[0]) * cell.stride, (cell.y - sides[1]) * cell.stride, (cell.x + sides[2]) * cell.stride,
             (cell.y + sides[3]) * cell.stride};
 }
@@ -113,13 +135,38 @@ std::vector<Detection> decode(const HeadMaps& maps, const DetectorHead& head, in
     found.reserve(candidates.size());
     for (const Candidate& one : candidates) {
         const Cell cell = cell_of(one.anchor, head, width_px, height_px);
-        found.push_back({box_of(maps, head, one.anchor, cell), 1 / (1 + std::exp(-one.logit)), one.class_id,
-                         one.anchor});
+        const Sides sides = sides_of(maps, head, one.anchor);
+        found.push_back({box_of(sides, cell), 1 / (1 + std::exp(-one.logit)), one.class_id, one.anchor});
+        if (maps.angle_logits == nullptr) continue;
+        Detection& last = found.back();
+        last.is_turned = true;
+        last.turned = turned_box_of(sides, cell, angle_of(maps.angle_logits[one.anchor], head));
+        last.box = enclosing(corners_of(last.turned));
     }
     return found;
 }
 
+namespace {
+
+std::vector<Detection> suppress_turned(const std::vector<Detection>& found, const DetectOptions& options) {
+    std::vector<Gaussian> shapes;
+    shapes.reserve(found.size());
+    for (const Detection& one : found) shapes.push_back(gaussian_of(one.turned));
+    std::vector<Detection> kept;
+    for (size_t i = 0; i < found.size() && kept.size() < options.max_boxes; i++) {
+        bool repeats = false;
+        for (size_t better = 0; better < i && !repeats; better++) {
+            repeats = found[better].class_id == found[i].class_id && probiou(shapes[better], shapes[i]) > options.iou;
+        }
+        if (!repeats) kept.push_back(found[i]);
+    }
+    return kept;
+}
+
+}  // namespace
+
 std::vector<Detection> suppress(const std::vector<Detection>& found, const DetectOptions& options, bool end2end) {
+    if (!end2end && !found.empty() && found.front().is_turned) return suppress_turned(found, options);
     std::vector<Detection> kept;
     for (const Detection& one : found) {
         if (kept.size() == options.max_boxes) break;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "manifest.h"
+#include "oriented.h"
 #include "preprocess.h"
 
 namespace edgekd {
@@ -20,14 +21,18 @@ struct Detection {
     float confidence;
     int class_id;
     size_t anchor = 0;  // that gave it
+    bool is_turned = false;
+    TurnedBox turned{};  // of an oriented detector; `box` is then the upright one around it
 };
 
-// The detector's outputs for one picture: (4 * reg_max, n_anchors) and (n_classes, n_anchors), float32 in C order.
+// The detector's outputs for one picture: (4 * reg_max, n_anchors) and (n_classes, n_anchors), float32 in C order; an
+// oriented head adds (n_anchors).
 struct HeadMaps {
     const float* box_logits;
     const float* class_logits;
     size_t n_classes;
     size_t n_anchors;
+    const float* angle_logits = nullptr;
 };
 
 // Cells of all strides in an input of this size.
@@ -37,7 +42,8 @@ size_t count_anchors(const DetectorHead& head, int width_px, int height_px);
 std::vector<Detection> decode(const HeadMaps& maps, const DetectorHead& head, int width_px, int height_px,
                               const DetectOptions& options);
 
-// Keep the most confident of the boxes of one class that overlap, and at most max_boxes.
+// Keep the most confident of the boxes of one class that overlap, and at most max_boxes. Turned boxes are compared by
+// ProbIoU, and fall to any better one, also to one that falls itself (Fast NMS, as Ultralytics runs it).
 std::vector<Detection> suppress(const std::vector<Detection>& found, const DetectOptions& options, bool end2end);
 
 }  // namespace edgekd

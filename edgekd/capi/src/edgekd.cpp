@@ -250,6 +250,21 @@ int32_t edgekd_chain_get_objects(const edgekd_chain* chain, edgekd_object* objec
     });
 }
 
+uint32_t edgekd_chain_is_oriented(const edgekd_chain* chain) {
+    return chain != nullptr && chain->chain->manifest().head.oriented ? 1 : 0;
+}
+
+int32_t edgekd_chain_get_corners(const edgekd_chain* chain, float* corners, size_t capacity, size_t* n_floats) {
+    return answered([&] {
+        const std::vector<Detection>& found = ran(chain).found();
+        if (!fits(corners, capacity, 8 * found.size(), n_floats)) return;
+        for (const Detection& one : found) {
+            const Corners values = one.is_turned ? corners_of(one.turned) : corners_of(one.box);
+            corners = std::copy(values.begin(), values.end(), corners);
+        }
+    });
+}
+
 size_t edgekd_mask_bytes(const edgekd_object* object) {
     if (object == nullptr || object->window_right <= object->window_left || object->window_bottom <= object->window_top) {
         return 0;

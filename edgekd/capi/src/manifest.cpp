@@ -16,7 +16,7 @@
 namespace edgekd {
 namespace {
 
-constexpr uint64_t kFormatVersion = 2;  // format 2 added `kind`; a manifest without it is of the kind sam
+constexpr uint64_t kFormatVersion = 3;  // format 2 added `kind` (without it sam), format 3 turned boxes
 constexpr uint64_t kMaxManifestBytes = 4u << 20;
 constexpr size_t kMaxClasses = 65536;
 constexpr size_t kMaxStrides = 8;
@@ -66,6 +66,8 @@ DetectorHead detector_head(const Node& node) {
     head.reg_max = int(node.at("reg_max").integer(1, 64));
     head.end2end = node.at("end2end").boolean();
     if (node.has("n_coefficients")) head.n_coefficients = int(node.at("n_coefficients").integer(0, 256));
+    if (node.has("name")) head.oriented = node.at("name").choice({"detect", "obb"}) == "obb";
+    if (node.has("angle")) head.angle_in_radians = node.at("angle").choice({"sigmoid", "radians"}) == "radians";
     return head;
 }
 
@@ -218,6 +220,9 @@ Manifest manifest_from(const Json& raw, const std::string& folder) {
     if (facts.kind == Kind::crop) manifest.crop = crop_input(pipeline.at("crop"));
     if ((manifest.head.n_coefficients > 0) != (facts.kind == Kind::yolo_seg)) {
         pipeline.at("head").complain("pipeline.head.n_coefficients is for the kind yolo-seg");
+    }
+    if (manifest.head.oriented && facts.kind == Kind::yolo_seg) {
+        pipeline.at("head").complain("pipeline.head.name is obb, which is for the kinds sam and crop");
     }
     manifest.max_boxes = int(root.at("max_boxes").integer(1, 4096));
     if (root.has("box_buckets")) manifest.box_buckets = box_buckets(root.at("box_buckets"));

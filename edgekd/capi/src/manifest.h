@@ -28,6 +28,8 @@ struct DetectorHead {
     int reg_max = 0;
     bool end2end = false;
     int n_coefficients = 0;  // mask coefficients per anchor, of the kind yolo-seg
+    bool oriented = false;   // boxes are turned, and the network puts out an angle per anchor
+    bool angle_in_radians = false;  // otherwise a logit: the angle is (sigmoid - 1/4) pi
 };
 
 // How the surroundings of a box become the input of a crop network: see CropInput in edgekd/model_set.py.
