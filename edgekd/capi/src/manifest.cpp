@@ -56,8 +56,6 @@ ImageInput image_input(const Node& node) {
 
 DetectorHead detector_head(const Node& node) {
     node.only({"strides_px", "reg_max", "end2end", "n_coefficients", "name", "angle"});
-    if (node.has("name")) node.at("name").choice({"detect"});  // turned boxes are of format 3
-    if (node.has("angle")) node.at("angle").choice({"sigmoid", "radians"});
     DetectorHead head;
     const Node strides = node.at("strides_px");
     for (size_t i = 0, n = strides.length(1, kMaxStrides); i < n; i++) {
