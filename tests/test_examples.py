@@ -54,3 +54,12 @@ def test_given_boxes(shipped_bundle: Path, picture: Path, tmp_path: Path) -> Non
 def test_folder_to_coco(shipped_bundle: Path, picture: Path, tmp_path: Path) -> None:
     assert run("folder_to_coco.py", shipped_bundle, picture.parent, tmp_path / "out").startswith("a run ")
     assert json.loads((tmp_path / "out/coco.json").read_text())["annotations"]
+
+
+def test_archive_with_ray(shipped_bundle: Path, picture: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (250 MB, not part of the extra dev)")
+    pytest.importorskip("pandas", reason="Ray Data needs pandas and pyarrow: pip install 'edgekd[ray]'")
+    text = run("archive_with_ray.py", shipped_bundle, picture.parent, tmp_path / "o.jsonl", 1)
+    assert text.startswith("measured: ") and "calculated, not measured: " in text
+    (line,) = (tmp_path / "o.jsonl").read_text().splitlines()
+    assert json.loads(line)["objects"]

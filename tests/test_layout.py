@@ -33,6 +33,7 @@ BELOW = {
     "deploy": {"measure", "data", "runtime", "models", "ops"},
     "train": {"losses", "ops", "models", "measure", "data", "runtime", "deploy"},
     "capi": {"runtime"},
+    "integrations": {"runtime"},
     "cli": {"deploy", "measure", "data", "runtime", "models", "train", "losses", "ops", "capi"},
 }
 MOST_SMALL_FILES = 8

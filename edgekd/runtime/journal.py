@@ -74,7 +74,7 @@ class Journal:
         self._file.seek(0, 2)
         place = self._file.tell()
         try:
-            self._append({"tile": tile} | _encode(detections, masks))
+            self._append({"tile": tile} | encode_tile(detections, masks))
         except OSError as error:
             raise InputError(
                 f"{self.path} cannot be written ({error.strerror}); free space and run the same command again, "
@@ -85,7 +85,7 @@ class Journal:
     def get(self, tile: int) -> tuple[Detections, Masks | None]:
         """Return what a finished tile found."""
         self._file.seek(self._places[tile])
-        return _decode(json.loads(self._file.readline()))
+        return decode_tile(json.loads(self._file.readline()))
 
     def close(self) -> None:
         """Close the file and keep it."""
@@ -127,7 +127,8 @@ def _whole(line: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and ("tile" in content or "key" in content) else None
 
 
-def _encode(detections: Detections, masks: Masks | None) -> dict[str, Any]:
+def encode_tile(detections: Detections, masks: Masks | None) -> dict[str, Any]:
+    """Return what a tile found as JSON-ready values; `decode_tile` is the way back."""
     content: dict[str, Any] = {
         "xyxy": detections.xyxy.tolist(),
         "confidence": detections.confidence.tolist(),
@@ -145,7 +146,8 @@ def _encode(detections: Detections, masks: Masks | None) -> dict[str, Any]:
     return content
 
 
-def _decode(content: dict[str, Any]) -> tuple[Detections, Masks | None]:
+def decode_tile(content: dict[str, Any]) -> tuple[Detections, Masks | None]:
+    """Return the boxes and masks of `encode_tile`."""
     detections = Detections(
         np.array(content["xyxy"], np.float32).reshape(-1, 4),
         np.array(content["confidence"], np.float32),

@@ -1,0 +1,1 @@
+"""edgekd in other tools; each file needs the extra of its name."""
