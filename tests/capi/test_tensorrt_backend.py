@@ -14,7 +14,6 @@ import host_cuda
 import numpy as np
 import pytest
 import tiny_plans
-from kind_models import write_crop_models
 from small_models import write_small_models
 
 from edgekd.deploy.build import BuildOptions, build_bundle
@@ -185,13 +184,11 @@ def test_a_mistake_in_the_module_is_found(name, plan, cudart, tmp_path):
 
 
 @pytest.mark.tensorrt
-@pytest.mark.parametrize(("version", "kind"), [*((version, "sam") for version in VERSIONS), ("10.3.0", "crop")])
-def test_c_and_python_answer_alike(version, kind, request, built, scene, cudart, monkeypatch, tmp_path):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_c_and_python_answer_alike(version, models, built, scene, cudart, monkeypatch, tmp_path):
     folder = tmp_path / "bundle"
     fake_builder.use_building_tensorrt(monkeypatch, cudart, VERSIONS[version])
-    options = BuildOptions(backend="tensorrt", precision="fp32", detector_px=(320, 320) if kind == "crop" else None)
-    models = write_crop_models(tmp_path / "models") if kind == "crop" else request.getfixturevalue("models")
-    build_bundle(models, folder, options, lambda line: None)
+    build_bundle(models, folder, BuildOptions(backend="tensorrt", precision="fp32"), lambda line: None)
     with Chain.open(folder) as python:
         expected = python(scene, OPTIONS)
     np.save(tmp_path / "picture.npy", scene)
