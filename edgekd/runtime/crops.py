@@ -46,12 +46,11 @@ def cut(picture: UInt8Array, windows: Int32Array, spec: CropInput) -> UInt8Array
     for crop, window in zip(crops, windows, strict=True):
         region = _region(picture, window, spec)
         height, width = region.shape[:2]
-        if (height, width) != (spec.side_px, spec.side_px):
-            shrinks = spec.side_px < width and spec.side_px < height
-            how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            region = cv2.resize(region, (spec.side_px, spec.side_px), interpolation=how)
-        cv2.cvtColor(np.ascontiguousarray(region), cv2.COLOR_BGR2RGB, dst=crop)
-    return crops
+        shrinks = spec.side_px < width and spec.side_px < height
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        cv2.resize(region, (spec.side_px, spec.side_px), dst=crop, interpolation=how)
+    column = crops.reshape(-1, spec.side_px, 3)  # all crops as one picture: one call turns BGR into RGB
+    return np.asarray(cv2.cvtColor(column, cv2.COLOR_BGR2RGB), np.uint8).reshape(crops.shape)
 
 
 def _region(picture: UInt8Array, window: Int32Array, spec: CropInput) -> UInt8Array:

@@ -5,6 +5,7 @@ Legend: n boxes; h x w grid of logits, which covers a part of the picture that a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -61,12 +62,13 @@ class MaskOptions:
             raise InputError(f"min_region_px is {self.min_region_px}, expected 0 or more")
 
 
-def box_chunks(n_boxes: int, buckets: Sequence[int]) -> Iterator[tuple[slice, int]]:
-    """Yield (boxes of this call, number of boxes the decoder is called with) until all boxes are served.
+def box_chunks(n_boxes: int, buckets: Sequence[int], chunk: int = CHUNK_BOXES) -> Iterator[tuple[slice, int]]:
+    """Yield (boxes of this call, number of boxes the network is called with) until all boxes are served.
 
-    With buckets the decoder was built for these numbers only, and the last call is filled up to the next one.
+    With buckets the network was built for these numbers only, and the last call is filled up to the next one; without
+    them a call takes at most `chunk` boxes.
     """
-    largest = buckets[-1] if buckets else CHUNK_BOXES
+    largest = buckets[-1] if buckets else chunk
     for start in range(0, n_boxes, largest):
         n = min(largest, n_boxes - start)
         size = next(bucket for bucket in buckets if bucket >= n) if buckets else n
@@ -147,7 +149,7 @@ def masks_on_lattices(
     for index, (grid, lattice) in enumerate(zip(logits, lattices, strict=True)):
         window = _positive_window(grid, lattice, options.threshold)
         windows[index] = window
-        crop = _upsample(grid, lattice, window) > options.threshold
+        crop = np.ascontiguousarray(upsample(grid, lattice, window) > options.threshold)
         if options.min_region_px:
             left, top, right, bottom = (int(edge) for edge in window)
             inside = left > 0, top > 0, right < picture_px[1], bottom < picture_px[0]
@@ -163,50 +165,53 @@ def empty_masks(picture_px: tuple[int, int], n: int = 0) -> Masks:
 
 def _positive_window(logits: Float32Array, lattice: Lattice, threshold: float) -> Int32Array:
     """Left, top, right, bottom in picture pixels of the region that bilinear upsampling can make positive."""
-    above: BoolArray = logits > threshold
-    rows, columns = np.nonzero(above.any(1))[0], np.nonzero(above.any(0))[0]
-    if not len(rows):
+    left, top, width, height = cv2.boundingRect((logits > threshold).view(np.uint8))
+    if not width:
         return np.zeros(4, np.int32)
-    x0, x1 = _span(columns, logits.shape[1], lattice, 0)
-    y0, y1 = _span(rows, logits.shape[0], lattice, 1)
+    x0, x1 = _span(left, left + width - 1, logits.shape[1], lattice, 0)
+    y0, y1 = _span(top, top + height - 1, logits.shape[0], lattice, 1)
     return np.array([x0, y0, max(x0, x1), max(y0, y1)], np.int32)
 
 
-def _span(cells: NDArray[np.intp], n_cells: int, lattice: Lattice, axis: int) -> tuple[int, int]:
+def _span(first_cell: int, last_cell: int, n_cells: int, lattice: Lattice, axis: int) -> tuple[int, int]:
     """First and last pixel (exclusive) along an axis that the positive cells can reach, within the limits."""
     low, high = lattice.limits[axis], lattice.limits[axis + 2]
     scale, offset, size = lattice.scale[axis], lattice.offset[axis], lattice.size[axis]
     # Half a cell around a cell's centre is the cell; interpolation reaches to the next centre: one cell more.
-    first = ((cells[0] - 0.5) * size - offset) / scale
-    last = ((cells[-1] + 1.5) * size - offset) / scale
     # Cells at the rim are replicated outwards, so a mask that touches it reaches the limit.
-    first = low if cells[0] == 0 else int(np.floor(first))
-    last = high if cells[-1] == n_cells - 1 else int(np.ceil(last))
+    first = low if first_cell == 0 else math.floor(((first_cell - 0.5) * size - offset) / scale)
+    last = high if last_cell == n_cells - 1 else math.ceil(((last_cell + 1.5) * size - offset) / scale)
     return min(max(first, low), high), min(max(last, low), high)
 
 
-def _upsample(logits: Float32Array, lattice: Lattice, window: Int32Array) -> Float32Array:
-    """Bilinear samples of the logits at the pixel centres of a window of the picture."""
+def upsample(logits: Float32Array, lattice: Lattice, window: Sequence[int] | Int32Array) -> Float32Array:
+    """Return bilinear samples of the logits at the pixel centres of a window of the picture."""
     left, top, right, bottom = window
     if right <= left or bottom <= top:
         return np.zeros((bottom - top, right - left), np.float32)
     y = ((np.arange(top, bottom) + 0.5) * lattice.scale[1] + lattice.offset[1]) / lattice.size[1] - 0.5
     x = ((np.arange(left, right) + 0.5) * lattice.scale[0] + lattice.offset[0]) / lattice.size[0] - 0.5
-    y0, y1, fy = _taps(y, logits.shape[0])
-    x0, x1, fx = _taps(x, logits.shape[1])
-    band = logits[:, x0[0] : x1[-1] + 1]
-    rows = band[y0] + fy[:, None] * (band[y1] - band[y0])
-    first = x0[0]
-    low, high = rows[:, x0 - first], rows[:, x1 - first]
-    return np.asarray(low + fx * (high - low), np.float32)
+    y0, fy = _taps(y, logits.shape[0])
+    x0, fx = _taps(x, logits.shape[1])
+    rows = _between(logits[y0[0] : y0[-1] + 2, x0[0] : x0[-1] + 2], y0 - y0[0], fy)
+    return _between(np.ascontiguousarray(rows.T), x0 - x0[0], fx).T
 
 
-def _taps(position: np.ndarray, n_cells: int) -> tuple[np.ndarray, np.ndarray, Float32Array]:
-    """Lower and upper cell and the weight of the upper one; positions beyond the rim take the rim."""
-    position = np.clip(position, 0, n_cells - 1)
+def _between(cells: Float32Array, low: NDArray[np.intp], weight: Float32Array) -> Float32Array:
+    """Rows of (h, w) between row `low` and the next one; the last row has itself as the next."""
+    steps = np.zeros_like(cells)
+    np.subtract(cells[1:], cells[:-1], out=steps[:-1])
+    found = steps.take(low, 0)
+    found *= weight[:, None]
+    found += cells.take(low, 0)
+    return found
+
+
+def _taps(position: NDArray[np.float64], n_cells: int) -> tuple[NDArray[np.intp], Float32Array]:
+    """Lower cell and the weight of the next one; positions beyond the rim take the rim."""
+    position = np.minimum(np.maximum(position, 0), n_cells - 1)
     low = np.minimum(position.astype(np.intp), max(n_cells - 2, 0))
-    high = np.minimum(low + 1, n_cells - 1)
-    return low, high, (position - low).astype(np.float32)
+    return low, (position - low).astype(np.float32)
 
 
 Edges = tuple[bool, bool, bool, bool]

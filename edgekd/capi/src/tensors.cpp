@@ -57,8 +57,8 @@ void check_output(const edgekd_tensor& tensor, const std::vector<int64_t>& expec
     }
 }
 
-std::vector<Chunk> chunks_of(size_t n_boxes, const std::vector<int>& buckets) {
-    const size_t largest = buckets.empty() ? kChunkBoxes : size_t(buckets.back());
+std::vector<Chunk> chunks_of(size_t n_boxes, const std::vector<int>& buckets, size_t chunk) {
+    const size_t largest = buckets.empty() ? chunk : size_t(buckets.back());
     std::vector<Chunk> chunks;
     for (size_t start = 0; start < n_boxes; start += largest) {
         const size_t n = std::min(largest, n_boxes - start);

@@ -8,8 +8,8 @@
 
 namespace edgekd {
 
-// Boxes per call of a network; cost grows linearly with boxes, so that a chunk only bounds memory.
-constexpr size_t kChunkBoxes = 16;
+// Boxes per call of a decoder, and crops per call of a crop network; a chunk bounds memory.
+constexpr size_t kChunkBoxes = 16, kChunkCrops = 32;
 
 edgekd_tensor image_tensor(const char* name, const Placement& placement, std::vector<float>& blob);
 
@@ -28,7 +28,8 @@ struct Chunk {
     size_t start, n, size;
 };
 
-// The calls for so many boxes; a network built for certain numbers is called with the next of them.
-std::vector<Chunk> chunks_of(size_t n_boxes, const std::vector<int>& buckets);
+// The calls for so many boxes, each of at most `chunk`; a network built for certain numbers is called with the next of
+// them.
+std::vector<Chunk> chunks_of(size_t n_boxes, const std::vector<int>& buckets, size_t chunk);
 
 }  // namespace edgekd

@@ -19,6 +19,9 @@ from edgekd.runtime.segment import MaskOptions, box_chunks, masks_on_lattices
 from edgekd.runtime.stopwatch import Stopwatch
 from edgekd.types import Masks, UInt8Array
 
+CHUNK_CROPS = 32
+"""Crops that one call of the network takes: a call costs as much as a crop or two, and a chunk bounds the memory."""
+
 
 class CropSegmenter:
     """A network on crops, in chunks of boxes; see `edgekd.runtime.segmenters.Segmenter`.
@@ -39,7 +42,7 @@ class CropSegmenter:
         """Segment every box of `found`."""
         windows = windows_of(found.detections.xyxy, self._spec.window_factor)
         logits, iou = [], []
-        for rows, size in box_chunks(len(windows), self._buckets):
+        for rows, size in box_chunks(len(windows), self._buckets, CHUNK_CROPS):
             chunk = windows[rows]
             n = len(chunk)
             if size > n:

@@ -18,7 +18,7 @@ public:
     }
 
     void run(const Picture& picture, const Found& found, const MaskOptions& options, const Masked& result) override {
-        for (const Chunk& chunk : chunks_of(found.boxes.size(), manifest_->box_buckets)) {
+        for (const Chunk& chunk : chunks_of(found.boxes.size(), manifest_->box_buckets, kChunkCrops)) {
             segment(picture, found, chunk, options, result);
         }
     }

@@ -33,7 +33,7 @@ public:
         }
         check_shape(embeddings[0], {1, -1, -1, -1});  // a value that is no number shows in the decoder's outputs
         embeddings[0].name = "image_embeddings";
-        for (const Chunk& chunk : chunks_of(found.boxes.size(), manifest_->box_buckets)) {
+        for (const Chunk& chunk : chunks_of(found.boxes.size(), manifest_->box_buckets, kChunkBoxes)) {
             decode(embeddings[0], placement, found, chunk, options, result);
         }
     }
