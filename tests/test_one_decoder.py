@@ -136,7 +136,8 @@ def _seen_in_evaluation(labels: Any) -> np.ndarray:
         seen.append(pixels)
         return Detections.from_boxes(np.zeros((0, 4), np.float32))
 
-    manifest = SimpleNamespace(pipeline=SimpleNamespace(class_names=("0",)))
+    upright = SimpleNamespace(is_oriented=False)
+    manifest = SimpleNamespace(pipeline=SimpleNamespace(class_names=("0",), head=upright))
     evaluate_chain(SimpleNamespace(manifest=manifest, detect=detect), labels, EvaluateOptions(segmenter=False))
     return seen[0]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import shutil
 import subprocess
 from pathlib import Path
@@ -59,12 +61,25 @@ def test_hashes_that_fit_do_not_help_a_forger(signed: Path, key: Path) -> None:
         read_manifest(signed, public(key))
 
 
+def meaning(signature: bytes) -> list[bytes] | None:
+    """The lines of a signature file, the two of base64 decoded; None where they are not base64."""
+    lines = signature.split(b"\n")
+    try:
+        lines[1::2] = [base64.b64decode(line, validate=True) for line in lines[1::2]]
+    except binascii.Error:
+        return None
+    return lines
+
+
 def test_every_bit_of_a_signature_counts_but_those_of_its_untrusted_comment(signed: Path, key: Path) -> None:
     path = signed / SIGNATURE_NAME
     whole = path.read_bytes()
     untrusted = whole.index(b"\n")
     for place in [*range(untrusted, len(whole) - 1, 5), 0]:
         flip(path, place, place % 8)
+        if meaning(path.read_bytes()) == meaning(whole):  # a spare bit of the last letter of base64
+            path.write_bytes(whole)
+            continue
         with pytest.raises(BundleError, match="does not fit"):
             read_manifest(signed, public(key))
         path.write_bytes(whole)

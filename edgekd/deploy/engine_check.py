@@ -59,9 +59,8 @@ def build_checked(
                 f"the {failing[0]} that {options.backend} built disagrees with ONNX Runtime ({_words(found)}), in fp32 "
                 "too; update TensorRT, or build for a CPU with `backend` onnxruntime"
             )
-        with Chain.open(candidate) as chain:
-            where = where_prepared(chain.pictures)
-        manifest = manifest.model_copy(update={"notes": (*manifest.notes, f"engines: {_words(found)}", where)})
+        notes = (*manifest.notes, f"engines: {_words(found)}", pictures_of(candidate))
+        manifest = manifest.model_copy(update={"notes": notes})
         with atomic_folder(destination, listed_files) as folder:
             shutil.copytree(candidate, folder, dirs_exist_ok=True)
             write_manifest(folder, manifest)
@@ -74,6 +73,12 @@ def compare_engines(reference: Path, candidate: Path) -> ParityReport:
         kind = first.manifest.kind
         options = ParityOptions(segmenter=kind != "yolo-seg", embeddings=kind == "sam")
         return compare_chains(first, second, [DEMO_PICTURE], options)
+
+
+def pictures_of(bundle: Path) -> str:
+    """Say where this machine prepares the pictures of a bundle: on the GPU, or on the host and why."""
+    with Chain.open(bundle) as chain:
+        return where_prepared(chain.pictures)
 
 
 def _reference_options(manifest: Manifest, options: BuildOptions) -> BuildOptions:

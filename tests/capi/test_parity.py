@@ -211,7 +211,8 @@ def test_the_example_turns_a_picture_as_the_python_reader_does(built: Path, tmp_
         exif = made.getexif()
         exif[0x010F], exif[0x0112] = "a maker", orientation
         made.save(tmp_path / "a.jpg", exif=exif if orientation else b"", quality=95)
-        subprocess.run([tmp_path / "show", tmp_path / "a.jpg"], stdout=(tmp_path / "a.ppm").open("wb"), check=True)
+        with (tmp_path / "a.ppm").open("wb") as shown_file:
+            subprocess.run([tmp_path / "show", tmp_path / "a.jpg"], stdout=shown_file, check=True)
         shown, expected = cv2.imread(str(tmp_path / "a.ppm")), edgekd.read_picture(tmp_path / "a.jpg")
         assert shown is not None and shown.shape == expected.shape, orientation
         assert int(cv2.absdiff(shown, expected).max()) <= 2, orientation

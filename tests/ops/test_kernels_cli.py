@@ -64,7 +64,9 @@ def test_compile_writes_cubins(tmp_path):
         run("compile", "--sm", "87", "-o", str(tmp_path))
     except BackendUnavailable as error:
         pytest.skip(str(error))
-    assert [entry["sm"] for entry in json.loads((tmp_path / "manifest.json").read_text())["cubins"]] == [87]
+    entries = json.loads((tmp_path / "manifest.json").read_text())["cubins"]
+    assert [entry["sm"] for entry in entries] == [87, 87]  # wavelets, and pictures
+    assert len({entry["file"] for entry in entries}) == 2
 
 
 def test_compile_for_the_cpu(kernel_cache, backend):

@@ -14,7 +14,12 @@ from edgekd.types import ChainResult, Detections, Masks
 INPUT = ImageInput(
     height_px=128, width_px=128, place="centre", interpolation="linear", mean=(0, 0, 0), std=(1, 1, 1), pad=(0, 0, 0)
 )
-PIPELINE = SimpleNamespace(class_names=("thing", "other"), detector_input=INPUT, trained_scale=None)
+PIPELINE = SimpleNamespace(
+    class_names=("thing", "other"),
+    detector_input=INPUT,
+    trained_scale=None,
+    head=SimpleNamespace(is_oriented=False),
+)
 
 
 class PerfectChain:
