@@ -26,7 +26,7 @@ def run(*arguments: object) -> Result:
 @pytest.fixture(autouse=True)
 def perfect(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every bundle opens as the chain without networks, whose input has 128 px."""
-    monkeypatch.setattr(Chain, "open", lambda folder, n_threads: nullcontext(PerfectChain()))
+    monkeypatch.setattr(Chain, "open", lambda folder, n_threads, public_key: nullcontext(PerfectChain()))
 
 
 @pytest.fixture(scope="module")

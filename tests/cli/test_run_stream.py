@@ -19,7 +19,7 @@ from edgekd.runtime.chain import Chain
 
 
 def run(monkeypatch: pytest.MonkeyPatch, chain: PerfectChain, *arguments: object) -> Result:
-    monkeypatch.setattr(Chain, "open", lambda folder, n_threads: nullcontext(chain))
+    monkeypatch.setattr(Chain, "open", lambda folder, n_threads, public_key: nullcontext(chain))
     return CliRunner().invoke(app, ["run", "b", *map(str, arguments)])
 
 
