@@ -59,7 +59,7 @@ def test_decoder_takes_any_number_of_boxes_and_both_prompts(detector: torch.nn.M
         with torch.no_grad():
             expected = graph.module(embeddings, boxes)
         feeds = {"image_embeddings": embeddings.numpy(), "boxes": boxes.numpy()}
-        for a, b in zip(session.run(["low_res_masks", "iou_predictions"], feeds), expected, strict=True):
+        for a, b in zip(session.run(["low_res_masks", "predicted_iou"], feeds), expected, strict=True):
             np.testing.assert_allclose(a, b.numpy(), atol=1e-4)
 
 
