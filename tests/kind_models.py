@@ -145,16 +145,15 @@ def write_segment_checkpoint(path: Path, coco: Path) -> Path:
     head = model.model[-1]
     with torch.no_grad():
         for branch in head.cv4:
-            branch[-1].weight.normal_(0, 0.1)
-            branch[-1].bias *= 0.1
+            branch[-1].weight.normal_(0, 1)
         # Smooth prototypes, as training makes them: no checkerboard of the upsampling, averages of neighbours.
         for layer in (head.proto.upsample, head.proto.cv2.conv):
             layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
-        head.proto.cv3.bn.weight *= 10
-        head.proto.cv3.bn.bias.normal_(0, 0.25)
+        head.proto.cv3.bn.weight *= 20
+        head.proto.cv3.bn.bias.normal_(0, 0.5)
         # One prototype is the same everywhere, so that masks fill most of their boxes, as those of objects do.
-        head.proto.cv3.bn.weight[0], head.proto.cv3.bn.bias[0] = 0, 2
+        head.proto.cv3.bn.weight[0], head.proto.cv3.bn.bias[0] = 0, 4
         for branch in head.cv4:
-            branch[-1].weight[0], branch[-1].bias[0] = 0, 0.4
+            branch[-1].weight[0], branch[-1].bias[0] = 0, 4
     torch.save({"model": model, "train_args": {"task": "segment"}}, path)
     return path

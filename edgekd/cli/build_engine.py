@@ -40,7 +40,8 @@ def build_engine(
     from edgekd.cli.console import log, out, write_json
     from edgekd.cli.values import parse_numbers, parse_size, parse_sm
     from edgekd.deploy.build_options import BuildOptions
-    from edgekd.deploy.gate import build_accepted, gate_on
+    from edgekd.deploy.engine_check import build_accepted
+    from edgekd.deploy.gate_limits import gate_on
     from edgekd.deploy.versions import kept_versions
 
     options = BuildOptions(

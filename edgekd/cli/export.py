@@ -26,7 +26,7 @@ def export(
     half_storage: Annotated[bool, typer.Option("--half-storage", help="store weights as fp16: half the file")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the description of the set here too")] = None,
 ) -> None:
-    """Export a detector and a segmenter to ONNX, each compared with PyTorch (at most 1e-4 apart)."""
+    """Export a detector and a segmenter to ONNX, each compared with PyTorch (no more than rounding apart)."""
     from edgekd.cli.console import log, out, write_json
     from edgekd.cli.values import parse_size
     from edgekd.deploy.export_models import ModelChoice, export_models

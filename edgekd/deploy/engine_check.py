@@ -15,6 +15,7 @@ from pathlib import Path
 from edgekd.bundle import Manifest, listed_files, read_manifest, write_manifest
 from edgekd.deploy.build import Report, build_bundle, choices_of
 from edgekd.deploy.build_options import BuildOptions, Choice
+from edgekd.deploy.gate_limits import GateOptions
 from edgekd.errors import GateFailed
 from edgekd.files import atomic_folder, scratch_folder
 from edgekd.graphs import StageName
@@ -26,6 +27,23 @@ from edgekd.runtime.pictures import where_prepared
 
 LIMITS: Mapping[str, float] = {"box_match": 0.9, "embedding_cosine": 0.99, "mask_iou": 0.9}
 """Lowest agreement of an engine with ONNX Runtime; a correct fp16 engine is above 0.95, 0.999 and 0.98."""
+
+
+def build_accepted(
+    models: Path, destination: Path, options: BuildOptions, wanted: GateOptions | None, report: Report
+) -> Manifest:
+    """Build a bundle and hold it to a gate; without one, engines for a GPU are compared with ONNX Runtime.
+
+    Raises:
+        GateFailed: see `apply_gate` and `build_checked`.
+        EdgekdError: as for `build_bundle`.
+    """
+    if wanted is not None:
+        from edgekd.deploy.gate import apply_gate  # needs onnx, which a build without a gate does not
+
+        return apply_gate(models, destination, options, wanted, report)
+    build = build_checked if options.facts.on_gpu else build_bundle
+    return build(models, destination, options, report)
 
 
 def build_checked(

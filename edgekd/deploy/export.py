@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.export import Dim
 
@@ -53,10 +54,15 @@ from edgekd.models.yolo11n import DetectorGraph, facts_of
 
 OPSET = 18
 MAX_ABS_DIFFERENCE = 1e-4
+MAX_RELATIVE_DIFFERENCE = 1e-5
+"""Share of an output's largest value that is allowed on top. float32 itself needs it: with logits up to 22 and no
+AVX-512, PyTorch's YOLO11n is 1.0e-4 from the same network in float64, ONNX Runtime's 1.2e-4."""
+
 _DTYPES: Mapping[int, Literal["float32", "uint8"]] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.UINT8: "uint8",
 }
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 DETECTOR_PAD = (114.0, 114.0, 114.0)
 """Ultralytics' letterbox grey, in picture values."""
 
@@ -107,8 +113,8 @@ def export_networks(
         options: sizes, prompt and storage.
 
     Raises:
-        ModelError: a size is not a multiple of 32, a graph differs from PyTorch by more than 1e-4, or the networks do
-            not go together.
+        ModelError: a size is not a multiple of 32, a graph differs from PyTorch by more than `export_graph` allows, or
+            the networks do not go together.
     """
     if (segmenter is None) != (facts_of(detector).n_coefficients > 0):
         found = "a segment network and a segmenter" if segmenter else "a detector that gives boxes alone"
@@ -201,7 +207,8 @@ def export_graph(graph: Graph, path: Path, source: Source, half: bool) -> OnnxSt
     """Export one graph, compare it with PyTorch, and describe it.
 
     Raises:
-        ModelError: the graph holds an operator that TensorRT cannot build, or differs by more than 1e-4.
+        ModelError: the graph holds an operator that TensorRT cannot build, or an output differs by more than 1e-4 plus
+            1e-5 of its largest value.
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -219,12 +226,15 @@ def export_graph(graph: Graph, path: Path, source: Source, half: bool) -> OnnxSt
     model = program.model_proto
     no_forbidden_operators(model, path.stem)
     onnx.save(model, path)
-    difference = difference_from_torch(graph, path)
-    if not difference <= MAX_ABS_DIFFERENCE:  # NaN as well
-        raise ModelError(
-            f"the exported {path.stem} differs from PyTorch by {difference:.1e}, expected at most "
-            f"{MAX_ABS_DIFFERENCE:.0e}; report it with the checkpoint's name"
-        )
+    outputs = both_outputs(graph, path)
+    for name, (found, expected) in outputs.items():
+        difference = float(np.abs(found - expected).max())
+        limit = MAX_ABS_DIFFERENCE + MAX_RELATIVE_DIFFERENCE * float(np.abs(expected).max())
+        if not difference <= limit:  # NaN as well
+            raise ModelError(
+                f"{name} of the exported {path.stem} differs from PyTorch by {difference:.1e}, expected at most "
+                f"{limit:.1e}; report it with the checkpoint's name"
+            )
     if half:
         half_storage(model)
         onnx.save(model, path)
@@ -234,23 +244,28 @@ def export_graph(graph: Graph, path: Path, source: Source, half: bool) -> OnnxSt
         inputs=_specs(model.graph.input, graph.layouts),
         outputs=_specs(model.graph.output, graph.layouts),
         opset=OPSET,
-        max_abs_difference=difference,
-        half_storage_difference=difference_from_torch(graph, path) if half else None,
+        max_abs_difference=_largest(outputs),
+        half_storage_difference=_largest(both_outputs(graph, path)) if half else None,
         source=source,
     )
 
 
-def difference_from_torch(graph: Graph, path: Path) -> float:
-    """Return the largest absolute difference of any output between ONNX Runtime and PyTorch on the example inputs."""
+def both_outputs(graph: Graph, path: Path) -> dict[str, Pair]:
+    """Return each output by its name, as ONNX Runtime and as PyTorch compute it from the example inputs."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     feeds = {name: value.numpy() for name, value in zip(graph.input_names, graph.inputs, strict=True)}
-    got = session.run(list(graph.output_names), feeds)
+    found = session.run(list(graph.output_names), feeds)
     with torch.no_grad():
         expected = graph.module(*graph.inputs)
     expected = expected if isinstance(expected, tuple) else (expected,)
-    return float(np.max([np.abs(a - b.numpy()).max() for a, b in zip(got, expected, strict=True)]))
+    pairs = zip(graph.output_names, found, expected, strict=True)
+    return {name: (array, tensor.numpy()) for name, array, tensor in pairs}
+
+
+def _largest(outputs: Mapping[str, Pair]) -> float:
+    return float(np.max([np.abs(found - expected).max() for found, expected in outputs.values()]))
 
 
 def _specs(values: Any, layouts: Mapping[str, str]) -> tuple[TensorSpec, ...]:

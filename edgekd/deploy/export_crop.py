@@ -43,7 +43,7 @@ def export_crop_models(
 
     Raises:
         ModelError: the set is damaged, its detector is quantized or brings masks, or the graph differs from PyTorch by
-            more than 1e-4.
+            more than `export_graph` allows.
     """
     known = read_model_set(detector)
     with atomic_folder(destination, listed_files) as folder:

@@ -59,7 +59,7 @@ def export_models(
 
     Raises:
         InputError: a name or path is unknown, or the folder cannot be written.
-        ModelError: a checkpoint is of another kind, or a graph differs from PyTorch by more than 1e-4.
+        ModelError: a checkpoint is of another kind, or a graph differs from PyTorch by more than rounding.
         BackendUnavailable: an export was asked for and torch is not installed.
     """
     destination, choice = Path(destination), choice or ModelChoice()

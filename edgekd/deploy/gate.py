@@ -15,18 +15,17 @@ import numpy as np
 import onnx
 
 from edgekd.bundle import GateResult, Manifest
-from edgekd.data.read import read_labels
 from edgekd.deploy.build import build_bundle, choices_of
 from edgekd.deploy.build_options import BuildOptions
 from edgekd.deploy.candidates import float_graphs, trial_chain, write_variant
-from edgekd.deploy.engine_check import build_checked
+from edgekd.deploy.gate_limits import GateOptions
 from edgekd.deploy.qdq import keep_quantized, quantized_layers, return_to_float
 from edgekd.deploy.ranges import Feeds, tensor_reader
 from edgekd.deploy.stage_inputs import StageInputs
-from edgekd.errors import GateFailed, InputError
+from edgekd.errors import GateFailed
 from edgekd.files import scratch_folder
 from edgekd.graphs import StageName
-from edgekd.measure.quality import DROPS, FLOORS, STAGES_OF, Metric, QualityCheck, Sample, stages_measured
+from edgekd.measure.quality import DROPS, STAGES_OF, Metric, QualityCheck, stages_measured
 from edgekd.model_set import ModelSet, read_model_set
 
 Report = Callable[[str], None]
@@ -35,80 +34,6 @@ MAX_FLOAT_SHARE = 0.5
 """With more than this share of a network's INT8 layers back in float there is little left to gain: the gate fails."""
 
 _RANKING_PICTURES = 3
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Limits: the largest drop in points of `box_ap`, `mask_ap`, `miou`; the smallest value of the other metrics."""
-
-    limits: Mapping[Metric, float]
-
-    def failing(self, measured: Mapping[str, float]) -> list[Metric]:
-        """Return the metrics that break their limit."""
-        return [m for m, limit in self.limits.items() if (measured[m] > limit if m in DROPS else measured[m] < limit)]
-
-
-@dataclass(frozen=True)
-class GateOptions:
-    """What the gate is measured on, and whether blocks may be returned to float."""
-
-    gate: Gate
-    sample: Sample
-    fallback: bool = True
-
-
-def parse_gate(text: str) -> Gate:
-    """Read limits such as `box_ap=0.5,mask_iou=0.98`.
-
-    Raises:
-        InputError: a part is no `metric=number`, or the number cannot be a limit of that metric.
-    """
-    limits: dict[Metric, float] = {}
-    known: tuple[Metric, ...] = (*DROPS, *FLOORS)
-    for part in text.split(","):
-        name, _, number = part.strip().partition("=")
-        metric = next((metric for metric in known if metric == name), None)
-        try:
-            limit = float(number)
-        except ValueError:
-            limit = float("nan")
-        if metric is None or not 0 <= limit <= (100 if metric in DROPS else 1):
-            raise InputError(
-                f"gate is {part.strip()!r}, expected metric=limit: a drop in points for {', '.join(DROPS)}, "
-                f"a floor from 0 to 1 for {', '.join(FLOORS)}, such as box_ap=0.5,mask_iou=0.98"
-            )
-        limits[metric] = limit
-    return Gate(limits)
-
-
-def gate_on(text: str, data: Path | None, images: Path | None, fallback: bool) -> GateOptions | None:
-    """Read limits and the labelled pictures that they hold on; an empty text asks for no gate.
-
-    Raises:
-        InputError: see `parse_gate`; or there is a gate and no `data`.
-        DataError: see `read_labels`.
-    """
-    if not text:
-        return None
-    limits = parse_gate(text)
-    if data is None:
-        raise InputError("data is missing and a gate was given, expected labelled pictures to measure it on")
-    return GateOptions(gate=limits, sample=Sample.of_labels(read_labels(data, images)), fallback=fallback)
-
-
-def build_accepted(
-    models: Path, destination: Path, options: BuildOptions, wanted: GateOptions | None, report: Report
-) -> Manifest:
-    """Build a bundle and hold it to a gate; without one, engines for a GPU are compared with ONNX Runtime.
-
-    Raises:
-        GateFailed: see `apply_gate` and `build_checked`.
-        EdgekdError: as for `build_bundle`.
-    """
-    if wanted is not None:
-        return apply_gate(models, destination, options, wanted, report)
-    build = build_checked if options.facts.on_gpu else build_bundle
-    return build(models, destination, options, report)
 
 
 def apply_gate(

@@ -15,7 +15,8 @@ import edgekd
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.calibrate import CalibrateOptions, calibrate_models
 from edgekd.deploy.export_crop import export_crop_models
-from edgekd.deploy.gate import Gate, GateOptions, apply_gate
+from edgekd.deploy.gate import apply_gate
+from edgekd.deploy.gate_limits import Gate, GateOptions
 from edgekd.deploy.qdq import quantized_layers
 from edgekd.deploy.stage_inputs import MAX_CROPS, StageInputs
 from edgekd.errors import DataError

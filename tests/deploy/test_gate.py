@@ -16,7 +16,8 @@ from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.build_options import Choice
 from edgekd.deploy.calibrate import CalibrateOptions, calibrate_models
 from edgekd.deploy.calibration_recipes import calibration_folder
-from edgekd.deploy.gate import Block, GateOptions, affordable_blocks, apply_gate, blocks_of, first_passing, parse_gate
+from edgekd.deploy.gate import Block, affordable_blocks, apply_gate, blocks_of, first_passing
+from edgekd.deploy.gate_limits import GateOptions, parse_gate
 from edgekd.environment import describe_machine
 from edgekd.errors import BuildError, GateFailed, InputError
 from edgekd.measure.quality import Sample
