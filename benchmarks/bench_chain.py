@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from result_file import write_result
 
 BUNDLES = ("edgekd-auto-512", "edgekd-fp32-512", "edgekd-auto-1024", "edgekd-fp32-1024", "edgekd-auto-1024-square")
 ARMS = (*BUNDLES, "ultralytics-pytorch")
@@ -34,7 +35,6 @@ def main() -> None:
     if arguments.arm:
         print(json.dumps(run_arm(arguments)))
         return
-    from edgekd.environment import describe_machine, device_slug
 
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -42,10 +42,7 @@ def main() -> None:
         sets = picture_sets(arguments.assets, arguments.limit)
         parity = {key: check_parity(work, key, paths) for key, paths in sets.items()}
         results = {key: measure(work, key, paths, arguments) for key, paths in sets.items()}
-    machine = describe_machine()
     report = {
-        "kind": "chain",
-        "machine": machine.model_dump(),
         "settings": {
             "threads": arguments.threads,
             "rounds": arguments.rounds,
@@ -58,9 +55,7 @@ def main() -> None:
         "parity": parity,
         "results": results,
     }
-    path = arguments.output / f"chain_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(path)
+    print(write_result("chain", report, arguments.output))
     print(json.dumps({key: value["ratios"] for key, value in results.items()}, indent=1))
 
 

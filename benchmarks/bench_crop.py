@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from result_file import write_result
 
-from edgekd.environment import describe_machine, device_slug
 from edgekd.train.finetune.crop import CROP_STEPS, crop_config
 from edgekd.train.finetune.job import FinetuneJob, run_job
 
@@ -42,17 +42,12 @@ def main() -> None:
         }
         for key in (*KEYS, "wall_s", "cpu_s")
     }
-    machine = describe_machine()
     settings = {"size": arguments.size, "steps": arguments.steps, "batch": 32, "threads": arguments.threads}
     report = {
-        "kind": "crop",
-        "machine": machine.model_dump(),
         "settings": settings | {"split": arguments.split.name, "boxes": "ground truth, tight around the mask"},
         "results": {"seeds": runs, "all": spread},
     }
-    path = arguments.output / f"crop_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(path)
+    print(write_result("crop", report, arguments.output))
 
 
 def parse() -> argparse.Namespace:

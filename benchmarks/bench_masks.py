@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from result_file import result_path, write_result
 
 from edgekd.data.labels import LabelledSet
 from edgekd.data.read import read_labels
-from edgekd.environment import describe_machine, device_slug
 from edgekd.files import sha256_of
 from edgekd.measure.accuracy import EvaluateOptions, evaluate_chain
 from edgekd.package_files import DEMO_PICTURE
@@ -39,7 +39,7 @@ def main() -> None:
     if arguments.split:
         labels = labels.only(json.loads(arguments.split.read_text())["validation"])
     labels = labels.first(arguments.limit)
-    known = known_accuracy(result_file(arguments))
+    known = known_accuracy(result_path("masks", arguments.output))
     results: dict[str, Any] = {"box fill": {"gt_box_mask": box_fill(labels)}}
     chains = {name: Chain.open(folder, arguments.threads) for name, folder in bundles.items()}
     for name, chain in chains.items():
@@ -82,11 +82,6 @@ def describe(folder: Path, chain: Chain) -> dict[str, Any]:
         "segmenter_mb": round(n_bytes / 1e6, 2),
         "bundle_sha256": sha256_of(folder / "manifest.json"),
     }
-
-
-def result_file(arguments: argparse.Namespace) -> Path:
-    """Where the results go."""
-    return Path(arguments.output) / f"masks_{device_slug(describe_machine())}_{time.strftime('%Y%m')}.json"
 
 
 def known_accuracy(path: Path) -> dict[str, dict[str, Any]]:
@@ -140,10 +135,7 @@ def measure(
 
 
 def write(arguments: argparse.Namespace, results: dict[str, Any], labels: LabelledSet) -> None:
-    machine = describe_machine()
     report = {
-        "kind": "masks",
-        "machine": machine.model_dump(),
         "settings": {
             "threads": arguments.threads,
             "runs": arguments.runs,
@@ -154,9 +146,7 @@ def write(arguments: argparse.Namespace, results: dict[str, Any], labels: Labell
         },
         "results": results,
     }
-    path = result_file(arguments)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(path)
+    print(write_result("masks", report, arguments.output))
     print(json.dumps(results, indent=1))
 
 

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 from mosaics import Place, apart, coco_results, lay_out, one_scale, validation_set, write_mosaic
+from result_file import result_path, write_result
 
 from edgekd.data.labels import LabelledPicture, LabelledSet
-from edgekd.environment import describe_machine, device_slug
 from edgekd.measure import coco_metrics as coco
 from edgekd.measure.accuracy import map_classes
 from edgekd.runtime.chain import Chain, ChainOptions
@@ -56,10 +56,9 @@ def main() -> None:
     if arguments.arm:
         print(json.dumps(ARMS[arguments.arm.split(":")[0]](arguments)))
         return
-    machine = describe_machine()
-    path = arguments.output / f"mosaic_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
+    path = result_path("mosaic", arguments.output)
     report: dict[str, Any] = json.loads(path.read_text()) if arguments.part and path.is_file() else {}
-    report |= {"kind": "mosaic", "machine": machine.model_dump(), "settings": settings(arguments)}
+    report["settings"] = settings(arguments)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         bundle = build_bundles(work)
@@ -78,7 +77,7 @@ def main() -> None:
             report.setdefault("load_average_before", {})[part] = load
             print(json.dumps({part: report[part]}, indent=1), flush=True)
             report["holds"] = verdict(report)
-            path.write_text(json.dumps(report, indent=1) + "\n")
+            write_result("mosaic", report, arguments.output)
     print(path, json.dumps(report["holds"]))
 
 

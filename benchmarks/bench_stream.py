@@ -26,9 +26,9 @@ from typing import Any
 import cv2
 import numpy as np
 from mosaics import validation_set
+from result_file import result_path, write_result
 
 from edgekd.data.labels import LabelledPicture
-from edgekd.environment import describe_machine, device_slug
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.results.writer import ResultOptions
 from edgekd.runtime.run import RunOptions
@@ -48,10 +48,9 @@ PARTS = ("keeps_up", "cut", "memory")
 
 def main() -> None:
     arguments = parse()
-    machine = describe_machine()
-    path = arguments.output / f"stream_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
+    path = result_path("stream", arguments.output)
     report: dict[str, Any] = json.loads(path.read_text()) if arguments.part and path.is_file() else {}
-    report |= {"kind": "stream", "machine": machine.model_dump(), "settings": settings(arguments)}
+    report["settings"] = settings(arguments)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         build_bundles(work)
@@ -67,7 +66,7 @@ def main() -> None:
             report.setdefault("load_average_before", {})[part] = load
             report["holds"] = verdict(report)
             print(json.dumps({part: report[part]}), flush=True)
-            path.write_text(json.dumps(report, indent=1) + "\n")
+            write_result("stream", report, arguments.output)
     print(path, json.dumps(report["holds"]))
 
 

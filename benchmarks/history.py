@@ -18,6 +18,8 @@ from typing import Any
 
 from result_file import RESULTS
 
+from edgekd.environment import Machine, device_slug
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -80,12 +82,12 @@ def history(results: Path = RESULTS) -> dict[str, list[tuple[str, float]]]:
         for path in sorted(results.glob(f"{ratio.theme}_*_2?????.json")):
             if path.stem.rsplit("_", 2)[0] != ratio.theme:
                 continue
-            device = path.stem.rsplit("_", 2)[1]
             for when, result in committed(path):
                 try:
                     value = ratio.read(result)
                 except (KeyError, StopIteration):
                     continue
+                device = device_slug(Machine(**result["machine"]))
                 found.setdefault(f"{ratio.label} ({device})", []).append((when, value))
     return found
 

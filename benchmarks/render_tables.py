@@ -21,9 +21,19 @@ BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def newest(theme: str) -> dict[str, Any] | None:
-    """Return the newest result of a theme, `<theme>_<device>_<yyyymm>.json`; None when nothing was measured."""
-    found = {path.stem.rsplit("_", 2)[2]: path for path in RESULTS.glob("*.json") if theme_of(path) == theme}
-    return json.loads(found[max(found)].read_text()) if found else None
+    """Return the newest result of a theme; None when nothing was measured."""
+    path = newest_file(theme)
+    return json.loads(path.read_text()) if path else None
+
+
+def newest_file(theme: str) -> Path | None:
+    """Find the newest `<theme>_<device>_<yyyymm>.json`; of one month the machine with the most instruction sets."""
+
+    def rank(path: Path) -> tuple[str, int, str]:
+        result = json.loads(path.read_text())
+        return path.stem.rsplit("_", 2)[2], len(result["machine"]["isa"]), result.get("date", "")
+
+    return max((path for path in RESULTS.glob("*.json") if theme_of(path) == theme), key=rank, default=None)
 
 
 def theme_of(path: Path) -> str:
@@ -228,8 +238,8 @@ def int8_speed_table() -> str:
 
 def haar_table() -> str:
     """The Haar kernels against a copy in the same run, as `bench_haar.py` writes it."""
-    paths = sorted(RESULTS.glob("haar_*.md"))
-    return paths[-1].read_text() if paths else "Not measured.\n"
+    path = newest_file("haar")
+    return path.with_suffix(".md").read_text() if path else "Not measured.\n"
 
 
 def masks_table() -> str:

@@ -21,14 +21,15 @@ def result_path(theme: str, folder: Path = RESULTS) -> Path:
 def write_result(theme: str, content: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write `content` (settings, results; values JSON can hold) below theme, date and machine; return the file.
 
-    An earlier result of the same month is replaced in one step; git keeps it, and `history.py` reads it there.
+    A `content` that was read from an earlier file gets this date and machine. An earlier result of the same month is
+    replaced in one step; git keeps it, and `history.py` reads it there.
     """
-    head = {
+    head: dict[str, Any] = {
         "theme": theme,
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine().model_dump(mode="json"),
     }
     path = result_path(theme, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(head | content, indent=1) + "\n")
+    write_text(path, json.dumps({**head, **content, **head}, indent=1) + "\n")
     return path

@@ -20,9 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from result_file import result_path
+
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.tensorrt_build import PlanOptions, build_plan
-from edgekd.environment import describe_machine, device_slug
+from edgekd.environment import describe_machine
 from edgekd.files import write_text
 from edgekd.package_files import CROP_MODELS, default_models
 from edgekd.runtime.tensorrt_library import library_version
@@ -39,8 +41,7 @@ def main(words: list[str] | None = None) -> int:
     """Build what is not built yet, and write the result file after each GPU."""
     arguments = parse(words)
     machine = describe_machine()
-    default = f"rtx_plans_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    out = arguments.output or Path(__file__).parent / "results" / default
+    out = arguments.output or result_path("rtx_plans")
     head = {"theme": "rtx_plans", "machine": machine.model_dump(), "tensorrt_rtx": library_version(True)}
     settings = {"precision": "fp16", "crop_boxes": CROP_BOXES, "plan_mb": PLAN_MB, "activation_mb": ACTIVATION_MB}
     result: dict[str, Any] = json.loads(json.dumps(head | {"settings": settings, "plans": {}}))

@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import verify_kernels
+from result_file import result_path
 
 from edgekd.backends import BACKENDS
 from edgekd.bundle import read_manifest
@@ -43,7 +44,7 @@ from edgekd.capi.library import CChain, Library
 from edgekd.deploy import engine_check
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.engine_check import compare_engines
-from edgekd.environment import describe_machine, device_slug
+from edgekd.environment import describe_machine
 from edgekd.errors import BundleError, EdgekdError
 from edgekd.files import sha256_of, write_text
 from edgekd.graphs import StageName
@@ -76,8 +77,7 @@ def main(words: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     machine = describe_machine()
-    default = f"verify_tensorrt_{device_slug(machine)}_{time.strftime('%Y%m')}.json"
-    out = arguments.output or Path(__file__).parent / "results" / default
+    out = arguments.output or result_path("verify_tensorrt")
     head = {
         "theme": "verify_tensorrt",
         "machine": machine.model_dump(),

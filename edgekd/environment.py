@@ -98,7 +98,10 @@ def need_modules(purpose: str, names: Sequence[str], extra: str) -> None:
 
 
 def device_slug(machine: Machine) -> str:
-    """Return a short name for result files, such as `amd-epyc-2core` or `jetson-orin-nano`."""
+    """Return a short name for result files, such as `amd-epyc-2core-avx2` or `jetson-orin-nano`.
+
+    A processor's name carries its widest instruction set: times of two sets are not comparable.
+    """
     if machine.jetson:
         name = machine.jetson
     elif machine.gpu:
@@ -106,7 +109,8 @@ def device_slug(machine: Machine) -> str:
     else:
         name = f"{machine.cpu} {machine.n_cores}core"
     kept = [word for word in name.lower().replace("(r)", "").replace("(tm)", "").split() if word.isascii()]
-    return "-".join("".join(c for c in word if c.isalnum()) for word in kept[:4])
+    isa = machine.isa[-1:] if not (machine.jetson or machine.gpu) else ()
+    return "-".join("".join(c for c in word if c.isalnum()) for word in (*kept[:4], *isa))
 
 
 def _cpu_name() -> str:

@@ -12,7 +12,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import history
+import render_tables
+import result_file
 from result_file import write_result
+
+from edgekd.environment import describe_machine
 
 
 @pytest.fixture
@@ -51,3 +55,23 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
     history.draw({"a": [("2026-11-23 10:00", 2.0), ("2026-11-24 10:00", 4.0)]}, tmp_path / "plot.png")
 
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_machines_of_one_name_and_other_instruction_sets_have_their_own_files(tmp_path: Path, monkeypatch) -> None:
+    here = describe_machine()
+    wide = here.model_copy(update={"cpu": "AMD EPYC", "n_cores": 2, "gpu": None, "isa": ("avx2", "avx512_bf16")})
+    narrow = wide.model_copy(update={"isa": ("avx2",)})
+    before = tmp_path / "chain_amd-epyc-2core_202001.json"
+    before.write_text(json.dumps({"machine": narrow.model_dump(), "results": 0}))
+    for number, machine in enumerate((wide, narrow), 1):
+        monkeypatch.setattr(result_file, "describe_machine", lambda m=machine: m)
+        written = write_result("chain", json.loads(before.read_text()) | {"results": number}, tmp_path)
+        assert json.loads(written.read_text())["machine"] == json.loads(machine.model_dump_json())
+    monkeypatch.setattr(render_tables, "RESULTS", tmp_path)
+
+    assert [path.name.rsplit("_", 1)[0] for path in sorted(tmp_path.iterdir())] == [
+        "chain_amd-epyc-2core-avx2",
+        "chain_amd-epyc-2core-avx512bf16",
+        "chain_amd-epyc-2core",
+    ]
+    assert render_tables.newest("chain")["results"] == 1
