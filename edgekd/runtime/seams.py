@@ -3,9 +3,9 @@
 Two objects of different tiles are compared where both tiles look: the parts of their boxes, or of their masks, within
 the overlap of the tiles must agree. A box that touches an inner edge of its tile is a piece. A whole object takes the
 pieces of itself in; pieces of an object that no tile sees whole become one box and one mask. Of several views of one
-object, the most central one leaves. A piece that another tile has wholly in view, and in which that tile sees nothing
-of the kind, is left out: that tile sees more of the place. Turned boxes are compared as the polygons that they are; a
-united one keeps the direction of its most confident piece.
+whole object, the most central one leaves, with the mean of their boxes. A piece that another tile has wholly in view,
+and in which that tile sees nothing of the kind, is left out: that tile sees more of the place. Turned boxes are
+compared as the polygons that they are; a united one keeps the direction of its most confident piece.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.runtime.oriented import clipped_polygon, enclosing, shared_area, turned_around
+from edgekd.runtime.oriented import clipped_polygon, shared_area
+from edgekd.runtime.tile_objects import TileObject, assemble, fuse_views, objects_of_tile, unite
 from edgekd.runtime.tiles import Window
-from edgekd.types import BoolArray, Detections, Float32Array, Int32Array, Masks
-
-EDGE_PX = 3.0
-"""A box that ends this near to an inner edge of its tile is cut by it: the regression of a box is not exact."""
+from edgekd.types import BoolArray, Detections, Float32Array, Masks
 
 SAME_IOU = 0.5
 """Boxes of one class whose visible parts agree this much are one object."""
@@ -28,34 +26,11 @@ SAME_IOU = 0.5
 COVERED = 0.7
 """A piece of which another box covers this part, where both tiles look, belongs to the other."""
 
-WHOLE_OVER_PIECE = 2.0
-"""A whole object leads over a piece that is up to this many times as confident."""
-
 CONTEXT_PX = 8.0
 """A tile that sees at least so much beyond a piece, on every side, sees the place better than the tile that cuts it."""
 
 WEAK = 0.3
 """A piece with less than this part of the leader's confidence does not enlarge it."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    """One object of one tile, in pixels of the picture; `crop` is None when only boxes are asked for."""
-
-    xyxy: Float32Array
-    confidence: float
-    class_id: int
-    cut: bool
-    tile: Window
-    window: Int32Array
-    crop: BoolArray | None
-    predicted_iou: float
-    corners: Float32Array | None = None
-
-    @property
-    def rank(self) -> float:
-        """Order in which objects claim others."""
-        return self.confidence / (WHOLE_OVER_PIECE if self.cut else 1.0)
 
 
 @dataclass
@@ -77,7 +52,7 @@ class Seams:
         self.size_px = size_px
         self._seen: list[Window] = []
         self._next = 0
-        self._objects: dict[int, _Found] = {}
+        self._objects: dict[int, TileObject] = {}
         self._tiles: dict[Window, list[int]] = {}
         self._links: dict[int, dict[int, _Link]] = {}
 
@@ -97,7 +72,7 @@ class Seams:
             return
         numbers = list(range(self._next, self._next + len(detections)))
         self._next += len(detections)
-        for number, found in zip(numbers, _in_picture(tile, self.size_px, detections, masks), strict=True):
+        for number, found in zip(numbers, objects_of_tile(tile, self.size_px, detections, masks), strict=True):
             self._objects[number] = found
             self._links[number] = {}
         for other, neighbours in self._tiles.items():
@@ -115,7 +90,7 @@ class Seams:
         Returns:
             Boxes in pixels of the picture, the most confident first, and their masks (None where tiles came without).
         """
-        kept: list[_Found] = []
+        kept: list[TileObject] = []
         for group in self._groups():
             if above_px is None or max(float(self._objects[number].xyxy[3]) for number in group) <= above_px:
                 kept += self._decide(group)
@@ -127,7 +102,7 @@ class Seams:
         tops = [float(found.xyxy[1]) for found in self._objects.values()]
         lowest = min([*tops, float("inf") if above_px is None else above_px])
         self._seen = [tile for tile in self._seen if tile[3] > lowest]
-        return _assemble(sorted(kept, key=lambda found: -found.confidence), self.size_px)
+        return assemble(sorted(kept, key=lambda found: -found.confidence), self.size_px)
 
     def _link(self, common: Window, mine: list[int], theirs: list[int]) -> None:
         a, b = [self._objects[n] for n in mine], [self._objects[n] for n in theirs]
@@ -164,11 +139,12 @@ class Seams:
             groups.append(sorted(group))
         return groups
 
-    def _decide(self, group: list[int]) -> list[_Found]:
+    def _decide(self, group: list[int]) -> list[TileObject]:
         """Let the objects of a group claim each other, the strongest first; return what is left, pieces united."""
         poor = {n for n in group if self._objects[n].cut and self._is_seen_better(self._objects[n].xyxy)}
         away = {n for n in group if len(group) > 1 and not self._is_home(self._objects[n])}
         united: list[list[int]] = []
+        views: dict[int, list[TileObject]] = {}
         for number in sorted(group, key=lambda n: (n in poor, n in away, -self._objects[n].rank, self._place(n))):
             found, links = self._objects[number], self._links[number]
             claims = [
@@ -184,9 +160,16 @@ class Seams:
             if len(joins) == len(claims):  # otherwise something whole has taken it in
                 united = [members for members in united if not any(members is other for other in joins)]
                 united.append([m for members in joins for m in members] + [number])
-        return [_unite([self._objects[n] for n in members]) for members in united]
+            elif len(claims) == 1 and self._is_another_view(found, number, claims[0][0]):
+                views.setdefault(claims[0][0], []).append(found)
+        return [fuse_views(unite([self._objects[n] for n in members]), views.get(members[0], [])) for members in united]
 
-    def _is_home(self, found: _Found) -> bool:
+    def _is_another_view(self, found: TileObject, number: int, lead: int) -> bool:
+        """Whether two tiles have a whole view of one object."""
+        link = self._links[number].get(lead)
+        return link is not None and link.same and not found.cut and not self._objects[lead].cut
+
+    def _is_home(self, found: TileObject) -> bool:
         """Whether no other tile shows more of a box, or as much of it nearer to its centre.
 
         The middle of a tile has the most context, and a box that only one of several views has is more often wrong:
@@ -211,7 +194,7 @@ class Seams:
             for x0, y0, x1, y1 in self._seen
         )
 
-    def _joins(self, found: _Found, number: int, members: list[int]) -> bool:
+    def _joins(self, found: TileObject, number: int, members: list[int]) -> bool:
         """Whether a piece enlarges a united object: both are pieces of one thing and the piece is strong enough."""
         lead = self._objects[members[0]]
         same = any(m in self._links[number] and self._links[number][m].same for m in members)
@@ -221,65 +204,20 @@ class Seams:
         return tuple(float(value) for value in self._objects[number].xyxy)
 
 
-def is_cut(xyxy: Float32Array, tile: Window, size_px: tuple[int, int]) -> BoolArray:
-    """Return which boxes touch an edge of their tile that is not an edge of the picture: (n,) bool.
-
-    Args:
-        xyxy: (n, 4) in pixels of the picture.
-        tile: the window in which they were found.
-        size_px: (height, width) of the picture.
-    """
-    left, top, right, bottom = tile
-    height, width = size_px
-    cut = np.zeros(len(xyxy), np.bool_)
-    if left > 0:
-        cut |= xyxy[:, 0] <= left + EDGE_PX
-    if top > 0:
-        cut |= xyxy[:, 1] <= top + EDGE_PX
-    if right < width:
-        cut |= xyxy[:, 2] >= right - EDGE_PX
-    if bottom < height:
-        cut |= xyxy[:, 3] >= bottom - EDGE_PX
-    return cut
-
-
-def _in_picture(tile: Window, size_px: tuple[int, int], detections: Detections, masks: Masks | None) -> list[_Found]:
-    left, top = tile[:2]
-    offset = np.array([left, top, left, top])
-    xyxy = (detections.xyxy + offset.astype(np.float32)).astype(np.float32)
-    cut = is_cut(xyxy, tile, size_px)
-    windows = masks.windows + offset.astype(np.int32) if masks else np.zeros((len(xyxy), 4), np.int32)
-    corners = None if detections.corners is None else detections.corners + offset[:2].astype(np.float32)
-    return [
-        _Found(
-            xyxy[i],
-            float(detections.confidence[i]),
-            int(detections.class_id[i]),
-            bool(cut[i]),
-            tile,
-            windows[i],
-            masks.crops[i] if masks else None,
-            float(masks.predicted_iou[i]) if masks else 0.0,
-            None if corners is None else corners[i],
-        )
-        for i in range(len(xyxy))
-    ]
-
-
 def _intersection(a: Window, b: Window) -> Window | None:
     left, top = max(a[0], b[0]), max(a[1], b[1])
     right, bottom = min(a[2], b[2]), min(a[3], b[3])
     return (left, top, right, bottom) if right > left and bottom > top else None
 
 
-def _stack(objects: list[_Found]) -> NDArray[np.float64]:
+def _stack(objects: list[TileObject]) -> NDArray[np.float64]:
     return np.stack([found.xyxy for found in objects]).astype(np.float64)
 
 
 _Areas = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
-def _visible_overlap(common: Window, first: list[_Found], second: list[_Found]) -> _Areas:
+def _visible_overlap(common: Window, first: list[TileObject], second: list[TileObject]) -> _Areas:
     """Areas within the common window: of the intersections (n_a, n_b), of the first (n_a,) and second boxes (n_b,)."""
     low, high = np.array(common[:2] * 2, np.float64), np.array(common[2:] * 2, np.float64)
     a, b = np.clip(_stack(first), low, high), np.clip(_stack(second), low, high)
@@ -288,7 +226,7 @@ def _visible_overlap(common: Window, first: list[_Found], second: list[_Found]) 
     return inter, (a[:, 2:] - a[:, :2]).prod(1), (b[:, 2:] - b[:, :2]).prod(1)
 
 
-def _visible_turned_overlap(common: Window, first: list[_Found], second: list[_Found]) -> _Areas:
+def _visible_turned_overlap(common: Window, first: list[TileObject], second: list[TileObject]) -> _Areas:
     """The same of turned boxes."""
     upright, _, _ = _visible_overlap(common, first, second)
     (a, area_a), (b, area_b) = (_visible_polygons(common, side) for side in (first, second))
@@ -298,13 +236,13 @@ def _visible_turned_overlap(common: Window, first: list[_Found], second: list[_F
     return inter, area_a, area_b
 
 
-def _visible_polygons(common: Window, side: list[_Found]) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+def _visible_polygons(common: Window, side: list[TileObject]) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
     """What the common window shows of turned boxes: polygons in its pixels, and their areas."""
     parts = [clipped_polygon(found.corners, common) for found in side if found.corners is not None]
     return [polygon for polygon, _ in parts], np.array([area for _, area in parts], np.float64)
 
 
-def _masks_agree(common: Window, a: _Found, b: _Found) -> bool:
+def _masks_agree(common: Window, a: TileObject, b: TileObject) -> bool:
     """Whether two masks are the same where both tiles look; boxes of bent or slanting pieces say little."""
     if a.crop is None or b.crop is None:
         return False
@@ -312,7 +250,7 @@ def _masks_agree(common: Window, a: _Found, b: _Found) -> bool:
     return bool((first & second).sum() >= SAME_IOU * max(1, int((first | second).sum())))
 
 
-def _visible_mask(common: Window, found: _Found) -> BoolArray:
+def _visible_mask(common: Window, found: TileObject) -> BoolArray:
     left, top, right, bottom = common
     mask = np.zeros((bottom - top, right - left), np.bool_)
     x0, y0, x1, y1 = (int(value) for value in found.window)
@@ -322,50 +260,3 @@ def _visible_mask(common: Window, found: _Found) -> BoolArray:
         part = found.crop[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
         mask[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = part
     return mask
-
-
-def _unite(pieces: list[_Found]) -> _Found:
-    lead = max(pieces, key=lambda found: found.confidence)
-    if len(pieces) == 1:
-        return lead
-    boxes = np.stack([found.xyxy for found in pieces])
-    xyxy = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
-    corners = None
-    if lead.corners is not None:
-        corners = turned_around(lead.corners, [found.corners for found in pieces if found.corners is not None])
-    if lead.crop is None:
-        return _Found(
-            xyxy, lead.confidence, lead.class_id, True, lead.tile, lead.window, None, lead.predicted_iou, corners
-        )
-    filled = [found for found in pieces if found.crop is not None and found.crop.size] or [lead]
-    windows = np.stack([found.window for found in filled])
-    left, top = (int(value) for value in windows[:, :2].min(0))
-    right, bottom = (int(value) for value in windows[:, 2:].max(0))
-    crop = np.zeros((bottom - top, right - left), np.bool_)
-    areas = []
-    for found in filled:
-        assert found.crop is not None
-        x, y = int(found.window[0]) - left, int(found.window[1]) - top
-        crop[y : y + found.crop.shape[0], x : x + found.crop.shape[1]] |= found.crop
-        areas.append(float(found.crop.sum()) + 1e-9)
-    predicted = float(np.average([found.predicted_iou for found in filled], weights=areas))
-    window = np.array([left, top, right, bottom], np.int32)
-    return _Found(xyxy, lead.confidence, lead.class_id, True, lead.tile, window, crop, predicted, corners)
-
-
-def _assemble(objects: list[_Found], size_px: tuple[int, int]) -> tuple[Detections, Masks | None]:
-    xyxy = np.array([found.xyxy for found in objects], np.float32).reshape(-1, 4)
-    turned = [found.corners for found in objects if found.corners is not None]
-    if turned:
-        xyxy = enclosing(np.stack(turned)).clip(0, np.array([*size_px[::-1]] * 2, np.float32))
-    detections = Detections(
-        xyxy,
-        np.array([found.confidence for found in objects], np.float32),
-        np.array([found.class_id for found in objects], np.int32),
-        np.stack(turned) if turned else None,
-    )
-    crops = [found.crop for found in objects if found.crop is not None]
-    if len(crops) != len(objects):
-        return detections, None
-    windows = np.array([found.window for found in objects], np.int32).reshape(-1, 4)
-    return detections, Masks(size_px, windows, crops, np.array([f.predicted_iou for f in objects], np.float32))

@@ -161,6 +161,18 @@ def test_boxes_that_differ_a_little_between_tiles_are_one() -> None:
     assert len(found) == len(boxes)
 
 
+def test_views_of_one_object_are_one_box_drawn_to_the_most_confident() -> None:
+    """A bridge of the benchmark's mosaic was lost: its most central view had one end 130 px off, and IoU 0.45."""
+    left, right = (0, 0, 400, 400), (100, 0, 500, 400)
+    seams = Seams((400, 500))
+    off, exact = (110.0, 180.0, 260.0, 220.0), (180.0, 180.0, 260.0, 220.0)
+    seams.add(left, alone(off, left), None)
+    seams.add(right, replace(alone(exact, right), confidence=np.array([0.3], np.float32)), None)
+    found, _ = seams.take()
+    np.testing.assert_allclose(found.xyxy, [np.average([off, exact], axis=0, weights=[0.9, 0.3])], rtol=1e-6)
+    assert found.confidence[0] == pytest.approx(0.9)
+
+
 def test_nothing_found_is_nothing() -> None:
     found, masks = Seams(SIZE).take()
     assert len(found) == 0 and masks is not None and len(masks) == 0
