@@ -65,6 +65,9 @@ def assert_same(python: ChainResult, c: ChainResult) -> None:
     assert len(c) == len(python)
     assert c.class_names == python.class_names
     np.testing.assert_allclose(c.detections.xyxy, python.detections.xyxy, atol=0.5)
+    assert (c.detections.corners is None) == (python.detections.corners is None)
+    if c.detections.corners is not None and python.detections.corners is not None:
+        np.testing.assert_allclose(c.detections.corners, python.detections.corners, atol=0.5)
     np.testing.assert_allclose(c.detections.confidence, python.detections.confidence, atol=1e-3)
     np.testing.assert_array_equal(c.detections.class_id, python.detections.class_id)
     np.testing.assert_allclose(c.masks.predicted_iou, python.masks.predicted_iou, atol=1e-3)

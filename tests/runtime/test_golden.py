@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgekd.graphs import ANGLE_LOGITS, BOX_LOGITS, CLASS_LOGITS, MASK_COEFFICIENTS, MASK_PROTOTYPES
 from edgekd.model_set import DetectorHead, ImageInput
-from edgekd.runtime.detect import DetectOptions, decode, suppress
-from edgekd.runtime.preprocess import place, preprocess
+from edgekd.runtime.detect import DetectOptions, Found, decode, detect, suppress
+from edgekd.runtime.preprocess import Placement, place, preprocess
 from edgekd.runtime.segment import MaskOptions, masks_from_logits, remove_small_regions
+from edgekd.runtime.segmenters.yolo_seg import YoloSegSegmenter
+from edgekd.runtime.stopwatch import Stopwatch
 from edgekd.types import Detections
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -34,6 +37,10 @@ def expect(found: Detections, expected: list[Json]) -> None:
 
 def bools(rows: list[str], width: int) -> np.ndarray:
     return np.array([[pixel == "1" for pixel in row] for row in rows], bool).reshape(len(rows), width)
+
+
+def placed(case: Json) -> Placement:
+    return place(tuple(case["picture_px"]), ImageInput.model_validate(case["spec"]))
 
 
 @pytest.mark.parametrize("case", vectors("preprocess"))
@@ -58,6 +65,36 @@ def test_head(case: Json) -> None:
     decoded, _ = decode(box_logits, class_logits, head, tuple(case["input_px"]), options)
     expect(decoded, case["decoded"])
     expect(decoded[suppress(decoded, options, head.end2end)], case["kept"])
+
+
+@pytest.mark.parametrize("case", vectors("turned"))
+def test_turned_boxes(case: Json) -> None:
+    head = DetectorHead.model_validate(case["head"])
+    options = DetectOptions(case["confidence"], case["iou"], case["max_boxes"], case["multi_label"])
+    maps = {name: np.array(case[name], np.float32) for name in (BOX_LOGITS, CLASS_LOGITS, ANGLE_LOGITS)}
+    rows = {BOX_LOGITS: 4 * head.reg_max, CLASS_LOGITS: 3, ANGLE_LOGITS: 1}
+    outputs = {name: values.reshape(1, rows[name], -1) for name, values in maps.items()}
+    found = detect(outputs, head, placed(case), options).detections
+    expect(found, case["kept"])
+    assert found.corners is not None
+    np.testing.assert_allclose(found.corners.reshape(-1, 8), [one["corners"] for one in case["kept"]], atol=1e-3)
+
+
+@pytest.mark.parametrize("case", vectors("yolo_seg"))
+def test_yolo_seg(case: Json) -> None:
+    placement, (height, width) = placed(case), case["picture_px"]
+    cells = (-1, placement.input_px[0] // 4, placement.input_px[1] // 4)
+    outputs = {
+        MASK_PROTOTYPES: np.array(case["prototypes"], np.float32).reshape(1, *cells),
+        MASK_COEFFICIENTS: np.array(case["coefficients"], np.float32).reshape(1, 3, -1),
+    }
+    boxes = Detections.from_boxes(np.array(case["boxes"], np.float32))
+    found = Found(boxes, np.array(case["anchors"]), outputs, placement)
+    picture = np.zeros((height, width, 3), np.uint8)
+    masks = YoloSegSegmenter()(picture, found, MaskOptions(case["threshold"]), Stopwatch())
+    assert masks.windows.tolist() == case["windows"]
+    for crop, rows in zip(masks.crops, case["rows"], strict=True):
+        np.testing.assert_array_equal(crop, bools(rows, crop.shape[1]))
 
 
 @pytest.mark.parametrize("case", vectors("suppression"))

@@ -136,14 +136,7 @@ void Chain::detect(const Picture& picture, const DetectOptions& options) {
     const HeadMaps maps = {outputs[0].data, outputs[1].data, size_t(outputs[1].dims[1]), n_anchors, angles};
     found_.boxes = suppress(decode(maps, head, input.width_px, input.height_px, options), options, head.end2end);
     if (found_.boxes.size() > size_t(manifest_->max_boxes)) found_.boxes.resize(size_t(manifest_->max_boxes));
-    for (Detection& one : found_.boxes) {
-        if (one.is_turned) {
-            one.turned = to_picture(one.turned, placement);
-            one.box = clipped(enclosing(corners_of(one.turned)), picture);
-        } else {
-            one.box = placement.to_picture(one.box);
-        }
-    }
+    for (Detection& one : found_.boxes) to_picture(one, placement);
 }
 
 }  // namespace edgekd

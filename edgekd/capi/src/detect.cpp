@@ -178,4 +178,16 @@ std::vector<Detection> suppress(const std::vector<Detection>& found, const Detec
     return kept;
 }
 
+void to_picture(Detection& one, const Placement& placement) {
+    if (!one.is_turned) {
+        one.box = placement.to_picture(one.box);
+        return;
+    }
+    one.turned = to_picture(one.turned, placement);
+    const float width = float(placement.picture_width_px), height = float(placement.picture_height_px);
+    const Box around = enclosing(corners_of(one.turned));
+    one.box = {std::clamp(around.left, 0.0f, width), std::clamp(around.top, 0.0f, height),
+               std::clamp(around.right, 0.0f, width), std::clamp(around.bottom, 0.0f, height)};
+}
+
 }  // namespace edgekd

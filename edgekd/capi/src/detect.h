@@ -46,4 +46,7 @@ std::vector<Detection> decode(const HeadMaps& maps, const DetectorHead& head, in
 // ProbIoU, and fall to any better one, also to one that falls itself (Fast NMS, as Ultralytics runs it).
 std::vector<Detection> suppress(const std::vector<Detection>& found, const DetectOptions& options, bool end2end);
 
+// Bring a box from input to picture pixels; an upright one, and the one around a turned one, is clipped to the picture.
+void to_picture(Detection& one, const Placement& placement);
+
 }  // namespace edgekd

@@ -81,6 +81,21 @@ Window positive_window(const LogitGrid& grid, const Lattice& lattice, float thre
     return {x.first, y.first, x.last, y.last};
 }
 
+void upsample(const LogitGrid& grid, const Lattice& lattice, const Window& window, std::vector<float>& to) {
+    const std::vector<Tap> columns = taps(window.left, window.right, x_axis(lattice), grid.width);
+    const std::vector<Tap> rows = taps(window.top, window.bottom, y_axis(lattice), grid.height);
+    to.clear();
+    for (const Tap& y : rows) {
+        const float* low = grid.values + size_t(y.low) * size_t(grid.width);
+        const float* high = grid.values + size_t(y.high) * size_t(grid.width);
+        for (const Tap& x : columns) {
+            const float left = low[x.low] + y.weight * (high[x.low] - low[x.low]);
+            const float right = low[x.high] + y.weight * (high[x.high] - low[x.high]);
+            to.push_back(left + x.weight * (right - left));
+        }
+    }
+}
+
 void upsample_mask(const LogitGrid& grid, const Lattice& lattice, const MaskOptions& options, MaskScratch& scratch,
                    Mask& mask) {
     const Window window = mask.window = positive_window(grid, lattice, options.threshold);

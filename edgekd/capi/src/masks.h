@@ -54,6 +54,9 @@ struct MaskScratch {
 // The region of the picture that bilinear upsampling can make positive.
 Window positive_window(const LogitGrid& grid, const Lattice& lattice, float threshold);
 
+// Bilinear samples of the logits at the pixel centres of a window.
+void upsample(const LogitGrid& grid, const Lattice& lattice, const Window& window, std::vector<float>& to);
+
 // Fill `mask`, reusing its memory.
 void upsample_mask(const LogitGrid& grid, const Lattice& lattice, const MaskOptions& options, MaskScratch& scratch,
                    Mask& mask);

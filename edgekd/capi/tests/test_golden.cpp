@@ -1,57 +1,14 @@
 // The parts inside on the golden vectors that the Python suite reads too: test_golden FOLDER
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "cleanup.h"
-#include "detect.h"
+#include "golden.h"
 #include "masks.h"
-#include "preprocess.h"
 
 namespace {
 
-using Json = nlohmann::json;
 using namespace edgekd;
-
-[[noreturn]] void differ(const Json& test, const std::string& what) {
-    std::fprintf(stderr, "%s: %s\n", test["name"].get<std::string>().c_str(), what.c_str());
-    std::exit(1);
-}
-
-void expect_near(const Json& test, const char* what, double value, double expected, double tolerance) {
-    if (!(std::fabs(value - expected) <= tolerance)) {
-        differ(test, std::string(what) + " is " + std::to_string(value) + ", expected " + std::to_string(expected));
-    }
-}
-
-ImageInput spec_from(const Json& json) {
-    ImageInput spec;
-    spec.full = {json["height_px"], json["width_px"]};
-    for (const Json& size : json["smaller_sizes_px"]) spec.smaller.push_back({size[0], size[1]});
-    spec.centre = json["place"] == "centre", spec.area = json["interpolation"] == "area";
-    spec.mean = json["mean"], spec.std = json["std"], spec.pad = json["pad"];
-    return spec;
-}
-
-Box box_from(const Json& json) {
-    return {json[0], json[1], json[2], json[3]};
-}
-
-void expect_box(const Json& test, const Box& box, const Json& expected, double tolerance) {
-    const float values[4] = {box.left, box.top, box.right, box.bottom};
-    for (size_t i = 0; i < 4; i++) expect_near(test, "a box", values[i], expected[i], tolerance);
-}
-
-void expect_detections(const Json& test, const std::vector<Detection>& found, const Json& expected) {
-    if (found.size() != expected.size()) differ(test, std::to_string(found.size()) + " boxes");
-    for (size_t i = 0; i < found.size(); i++) {
-        expect_box(test, found[i].box, expected[i]["xyxy"], 1e-3);
-        expect_near(test, "confidence", found[i].confidence, expected[i]["confidence"], 1e-5);
-        expect_near(test, "class_id", found[i].class_id, expected[i]["class_id"], 0);
-    }
-}
+using namespace edgekd::golden;
 
 void test_preprocess(const Json& test) {
     const std::vector<uint8_t> pixels = test["pixels"];
@@ -103,14 +60,6 @@ void test_prompts(const Json& test) {
     }
 }
 
-void expect_rows(const Json& test, const std::vector<uint8_t>& mask, size_t width, const Json& rows) {
-    if (mask.size() != width * rows.size()) differ(test, "the mask has another size");
-    for (size_t at = 0; at < mask.size(); at++) {
-        const std::string row = rows[at / width];
-        if (mask[at] != row[at % width] - '0') differ(test, "pixel " + std::to_string(at) + " differs");
-    }
-}
-
 void test_masks(const Json& test) {
     const std::vector<float> logits = test["logits"];
     const LogitGrid grid = {logits.data(), test["grid"][1], test["grid"][0]};
@@ -152,5 +101,7 @@ int main(int argc, char** argv) {
     run_all(argv[1], "prompts", test_prompts);
     run_all(argv[1], "masks", test_masks);
     run_all(argv[1], "cleanup", test_cleanup);
+    run_all(argv[1], "turned", test_turned);
+    run_all(argv[1], "yolo_seg", test_yolo_seg);
     return 0;
 }
