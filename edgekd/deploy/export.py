@@ -48,6 +48,7 @@ from edgekd.model_set import (
     listed_files,
     write_model_set,
 )
+from edgekd.models.encoder_graph import split_projections
 from edgekd.models.spectral_adapter import fold_adapters
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD, PromptDecoder, TinySam
 from edgekd.models.yolo11n import DetectorGraph, facts_of
@@ -175,6 +176,7 @@ def detector_graph(detector: nn.Module, options: ExportOptions) -> Graph:
 def _sam_graphs(segmenter: TinySam, options: ExportOptions) -> dict[StageName, Graph]:
     encoder = copy.deepcopy(segmenter.image_encoder).eval()
     fold_adapters(encoder)
+    split_projections(encoder)
     height, width = options.encoder_px
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(1, 3, height, width, generator=generator)
