@@ -31,7 +31,7 @@ def one_scale(labels: LabelledSet, longer_px: int, folder: Path) -> LabelledSet:
     The detector shrinks a picture that it gets alone by its longer side, and every tile by the side of the tile: only
     pictures whose longer side is the tile's are seen at the same scale in both.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     scaled = []
     for number, picture in enumerate(labels.pictures):
         height, width = picture.size_px
