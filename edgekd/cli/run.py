@@ -35,6 +35,7 @@ def run(
     bands: Annotated[str, typer.Option(help="red, green and blue band of a raster, such as 4,3,2")] = "",
     stretch: Annotated[str, typer.Option(help="values of a raster that become 0 and 255: LOW,HIGH")] = "",
     track: Annotated[bool, typer.Option("--track", help="number the objects of a camera or video")] = False,
+    reuse_masks: Annotated[float | None, typer.Option(help="of a stream: keep masks of boxes with this IoU")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="wait for new pictures in the folder")] = False,
     public_key: Annotated[str | None, typer.Option("--require-signature", help="public key of who signed it")] = None,
 ) -> None:
@@ -71,16 +72,14 @@ def run(
         large=parse_large("off" if boxes and tile == "auto" else tile, object_px, bands, stretch),
         given=boxes_for(sources, boxes, log.print),
     )
+    kinds, ids = parse_formats(formats, also_geojson=geojson), read_coco_ids(coco_ids)
     results = ResultOptions(
-        overlays=overlays,
-        masks=masks,
-        preview=preview,
-        formats=parse_formats(formats, also_geojson=geojson),
-        coco_ids=read_coco_ids(coco_ids),
-        json_file=json_file,
+        overlays=overlays, masks=masks, preview=preview, formats=kinds, coco_ids=ids, json_file=json_file
     )
-    if track or watch or any(is_live(source) for source in sources):
-        wish = StreamWish(files=results, track=track, watch=watch, n_threads=threads, public_key=public_key)
+    if track or watch or reuse_masks is not None or any(is_live(source) for source in sources):
+        wish = StreamWish(
+            files=results, track=track, watch=watch, reuse_masks=reuse_masks, n_threads=threads, public_key=public_key
+        )
         return run_stream(bundle, sources, output, options, wish, StreamWatch(note=log.print, finished=print_stream))
     reports = []
     with Chain.open(bundle, threads, public_key) as chain, TileBar() as bar:

@@ -202,19 +202,21 @@ def counts_of(result: ChainResult) -> dict[str, int]:
 
 def run_one(chain: Chain, frame: Frame, options: RunOptions) -> ChainResult:
     """Run one picture as `options` say; `detect` must hold the wish per class already, see `detect_options`."""
-    wanted = _chain_options(options)
+    wanted = chain_options(options)
     if options.given:
         result = options.given.segment(chain, frame.path, frame.picture, wanted)
     else:
         result = chain(frame.picture, wanted)
-    return _large_enough(result, options)
+    return large_enough(result, options)
 
 
-def _chain_options(options: RunOptions) -> ChainOptions:
+def chain_options(options: RunOptions) -> ChainOptions:
+    """Return what the chain is asked for; `detect` must hold the wish per class already."""
     return ChainOptions(options.detect, options.mask, masks=not options.boxes_only)
 
 
-def _large_enough(result: ChainResult, options: RunOptions) -> ChainResult:
+def large_enough(result: ChainResult, options: RunOptions) -> ChainResult:
+    """Leave out what is smaller than `min_area_px`."""
     if not options.min_area_px:
         return result
     return result[_areas_px(result, options.boxes_only) >= options.min_area_px]
@@ -227,9 +229,9 @@ def _run_large(chain: Chain, large: Large, options: RunOptions, writer: ResultWr
     journal = f"{name}.tiles.jsonl"
     writer.announce((journal,))
     with contextlib.closing(large.windows), contextlib.closing(chain.clone()) as clone:
-        wanted = (_chain_options(options), options.large)
+        wanted = (chain_options(options), options.large)
         result, broken = run_large(clone, large, wanted, writer.folder / journal, watch)
-        result = _large_enough(result, options)
+        result = large_enough(result, options)
         writer.add_large(frame, large.windows, result)
     if not broken:
         (writer.folder / journal).unlink()

@@ -13,8 +13,8 @@ from pathlib import Path
 from edgekd.errors import InputError
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.results.writer import ResultOptions
-from edgekd.runtime.run import RunOptions, detect_options, run_one
-from edgekd.runtime.sources import Frame
+from edgekd.runtime.reuse import ReusedMasks
+from edgekd.runtime.run import RunOptions, chain_options, detect_options, large_enough
 from edgekd.runtime.stream_files import StreamFiles
 from edgekd.runtime.streams import Stream, summary
 from edgekd.runtime.tracks import Tracks
@@ -44,6 +44,8 @@ class StreamWish:
         files: what is to be written; a stream has lines and an overlay video, and nothing else.
         track: number the objects, in lines and video.
         watch: the source is a folder that is being filled.
+        reuse_masks: a mask is taken again where the new box agrees so much (IoU) with the box of the mask; None makes
+            every mask anew.
         n_threads: CPU threads; None leaves them to the backend.
         public_key: whose signature the bundle must carry; None asks for none.
     """
@@ -51,6 +53,7 @@ class StreamWish:
     files: ResultOptions
     track: bool = False
     watch: bool = False
+    reuse_masks: float | None = None
     n_threads: int | None = None
     public_key: str | None = None
 
@@ -95,15 +98,20 @@ def follow(
     """Run a stream to its end or to Ctrl-C; what was finished is kept.
 
     Raises:
-        InputError: the source falls silent for good, or a class is not the bundle's.
+        InputError: the source falls silent for good, a class is not the bundle's, or masks are to be re-used that are
+            not made.
     """
+    if wish.reuse_masks is not None and options.boxes_only:
+        raise InputError("reuse_masks was given with boxes_only, expected one of them; leave one out")
     options = replace(options, detect=detect_options(options, chain.manifest.pipeline.class_names))
+    wanted = chain_options(options)
+    reused = None if wish.reuse_masks is None else ReusedMasks(chain, wish.reuse_masks)
     start = time.perf_counter()
     with stream, StreamFiles(folder, stream.name, stream.fps, wish.files.overlays and stream.has_video) as files:
         tracks = Tracks(stream.fps, options.detect.confidence) if wish.track else None
         try:
             for frame in stream:
-                result = run_one(chain, Frame(stream.name, folder, frame.picture, frame.index), options)
+                result = large_enough((reused or chain)(frame.picture, wanted), options)
                 seconds = frame.decoded_at if stream.live else frame.index / stream.fps
                 numbers = tracks.update(result.detections, seconds) if tracks else None
                 age_ms = frame.age_ms()
@@ -112,4 +120,5 @@ def follow(
         except KeyboardInterrupt:
             watch.note("stopped; everything up to here is written")
         finally:
-            watch.finished(stream.name, summary(stream.counts, time.perf_counter() - start))
+            masks = {"n_masks": reused.n_masks, "n_masks_reused": reused.n_reused} if reused else {}
+            watch.finished(stream.name, summary(stream.counts, time.perf_counter() - start) | masks)

@@ -82,3 +82,18 @@ def test_files_of_pictures_are_refused_for_a_stream(
     assert isinstance(done.exception, InputError)
     argument = {"--json": "json_file"}.get(words[0], words[0].removeprefix("--"))
     assert str(done.exception).startswith(f"{argument} was given for a stream")
+
+
+def test_masks_of_unmoved_objects_are_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (128, 96))
+    picture = np.full((96, 128, 3), 20, np.uint8)
+    picture[30:60, 10:50] = 255
+    for _ in range(5):
+        writer.write(picture)
+    writer.release()
+    done = run(monkeypatch, PerfectChain(), tmp_path / "a.avi", "-o", tmp_path / "out", "--reuse-masks", "0.9")
+    assert done.exit_code == 0, done.output
+    assert "n_masks 5, n_masks_reused 4" in done.stdout
+    assert len({json.dumps(row["objects"]) for row in lines(tmp_path / "out/a.jsonl")}) == 1
+    done = run(monkeypatch, PerfectChain(), tmp_path / "a.avi", "--reuse-masks", "0.9", "--boxes-only")
+    assert "reuse_masks was given with boxes_only" in str(done.exception)

@@ -27,6 +27,7 @@ class PerfectChain:
 
     def __init__(self, calls: list[int] | None = None, stop_after: int | None = None) -> None:
         self.manifest: Any = SimpleNamespace(pipeline=PIPELINE, model_dump_json=lambda: "{}", max_boxes=300)
+        self.segmenter: Any = SimpleNamespace(takes_boxes=True)
         self.calls = calls if calls is not None else [0]
         self.stop_after = stop_after
 
@@ -39,7 +40,9 @@ class PerfectChain:
     def detect(self, picture: np.ndarray, options: Any = None) -> Detections:
         return self(picture).detections
 
-    def __call__(self, picture: np.ndarray, options: Any = None, boxes: np.ndarray | None = None) -> ChainResult:
+    def __call__(
+        self, picture: np.ndarray, options: Any = None, boxes: np.ndarray | None = None, class_id: Any = None
+    ) -> ChainResult:
         self.calls[0] += 1
         if self.stop_after is not None and self.calls[0] > self.stop_after:
             raise KeyboardInterrupt
