@@ -29,6 +29,7 @@ from mosaics import validation_set
 from result_file import result_path, write_result
 
 from edgekd.data.labels import LabelledPicture
+from edgekd.environment import describe_machine
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.results.writer import ResultOptions
 from edgekd.runtime.run import RunOptions
@@ -39,10 +40,21 @@ from edgekd.runtime.streams import Stream, StreamCounts, StreamFrame, StreamOpti
 FPS, SIZE_PX, N_OBJECTS, MOVES = 25, (720, 1280), 5, 25
 CUT_S, N_MEMORY_FRAMES, SMALL_PX = 5.0, 20_000, (128, 128)
 MAX_AGE_P95_MS, MAX_GROWTH_MIB = 100.0, 8.0
-BUNDLES = {"fp32-640": ("fp32", 640), "auto-640": ("auto", 640), "fp32-416": ("fp32", 416)}
-"""Precision, and side of the detector's input in pixels."""
+BUNDLES = {
+    "fp32-640x384": ("fp32", (384, 640)),
+    "auto-640x384": ("auto", (384, 640)),
+    "fp32-448x256": ("fp32", (256, 448)),
+    "fp32-320x192": ("fp32", (192, 320)),
+    "fp32-256x160": ("fp32", (160, 256)),
+}
+"""Precision, and (height, width) of the detector's input in pixels; `auto` is run where the processor has bf16."""
 
-WISH = StreamWish(files=ResultOptions(overlays=False), track=True)
+ARMS = {
+    "auto-640x384": None, "fp32-640x384": None, "fp32-448x256": None, "fp32-320x192": None, "fp32-256x160": None,
+    "fp32-320x192, masks re-used": 0.9, "fp32-256x160, masks re-used": 0.9,
+}  # fmt: skip
+"""Which bundle follows the camera, and the IoU above which it takes a mask again."""
+
 PARTS = ("keeps_up", "cut", "memory")
 
 
@@ -52,11 +64,12 @@ def main() -> None:
     report: dict[str, Any] = json.loads(path.read_text()) if arguments.part and path.is_file() else {}
     report["settings"] = settings(arguments)
     with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
+        work = arguments.work or Path(name)
         build_bundles(work)
+        arms = [arm for arm in ARMS if not arm.startswith("auto") or "avx512_bf16" in describe_machine().isa]
         frames = moving_frames(arguments.assets)
         parts = {
-            "keeps_up": lambda: {name: keeps_up(work, name, frames, arguments.seconds) for name in BUNDLES},
+            "keeps_up": lambda: {arm: keeps_up(work, arm, frames, arguments.seconds) for arm in arms},
             "cut": lambda: cut(work, frames),
             "memory": lambda: memory(work, arguments.frames),
         }
@@ -75,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--assets", type=Path, default=os.environ.get("EDGEKD_ASSETS"), help="folder with data/")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each bundle")
     parser.add_argument("--frames", type=int, default=N_MEMORY_FRAMES, help="of the memory part")
+    parser.add_argument("--work", type=Path, help="keep bundles here, and take those that are there")
     parser.add_argument("--part", action="append", choices=PARTS, help="measure this again; default: everything")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     return parser.parse_args()
@@ -83,8 +97,9 @@ def parse() -> argparse.Namespace:
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "fps": FPS, "size_px": SIZE_PX, "n_objects": N_OBJECTS, "seconds": arguments.seconds, "cut_s": CUT_S,
-        "memory_frames": arguments.frames, "memory_input_px": SMALL_PX, "tracking": True, "video": False,
-        "bundles": BUNDLES, "cores": len(os.sched_getaffinity(0)), "models": "shipped detector and crop segmenter",
+        "memory_frames": arguments.frames, "memory_input_px": SMALL_PX, "tracking": True,
+        "video": False, "bundles": BUNDLES, "reuse_masks_iou": ARMS,
+        "cores": len(os.sched_getaffinity(0)), "models": "shipped detector and crop segmenter",
     }  # fmt: skip
 
 
@@ -94,12 +109,12 @@ def build_bundles(work: Path) -> None:
     from edgekd.models.crop_set import copy_shipped_crop
     from edgekd.package_files import default_models
 
-    copy_shipped_crop(work / "models", default_models())
-    for name, (precision, side_px) in BUNDLES.items():
-        options = BuildOptions(precision=precision, detector_px=(side_px, side_px))
-        build_bundle(work / "models", work / name, options, lambda line: None)
-    small = BuildOptions(precision="fp32", detector_px=SMALL_PX)
-    build_bundle(work / "models", work / "small", small, lambda line: None)
+    if not (work / "models").is_dir():
+        copy_shipped_crop(work / "models", default_models())
+    for name, (precision, size_px) in (BUNDLES | {"small": ("fp32", SMALL_PX)}).items():
+        if not (work / name).is_dir():
+            options = BuildOptions(precision=precision, detector_px=size_px)
+            build_bundle(work / "models", work / name, options, lambda line: None)
 
 
 def moving_frames(assets: Path) -> list[bytes]:
@@ -214,21 +229,22 @@ class InMemory:
             self.counts.n_read += 1
 
 
-def watched(work: Path, bundle: str, source: Any) -> dict[str, Any]:
+def watched(work: Path, bundle: str, source: Any, reuse_masks: float | None = None) -> dict[str, Any]:
     """Follow a source to its end; the numbers of the end, and how many objects a frame had."""
     numbers: dict[str, Any] = {}
+    wish = StreamWish(files=ResultOptions(overlays=False), track=True, reuse_masks=reuse_masks)
     with Chain.open(work / bundle) as chain:
         chain.warm_up(SIZE_PX)
         start = time.process_time()
-        follow(chain, source, work, RunOptions(), WISH, StreamWatch(finished=lambda _, counts: numbers.update(counts)))
+        follow(chain, source, work, RunOptions(), wish, StreamWatch(finished=lambda _, counts: numbers.update(counts)))
         numbers["processor_ms_per_result"] = (time.process_time() - start) * 1e3 / max(1, numbers["n_results"])
     lines = [json.loads(line) for line in (work / f"{source.name}.jsonl").read_text().splitlines()]
     return numbers | {"mean_n_objects": float(np.mean([len(line["objects"]) for line in lines]))}
 
 
-def keeps_up(work: Path, bundle: str, frames: list[bytes], seconds: float) -> dict[str, Any]:
+def keeps_up(work: Path, arm: str, frames: list[bytes], seconds: float) -> dict[str, Any]:
     with Camera(frames) as camera:
-        return watched(work, bundle, Limited(Stream(camera.address), seconds))
+        return watched(work, arm.split(",")[0], Limited(Stream(camera.address), seconds), ARMS[arm])
 
 
 def cut(work: Path, frames: list[bytes]) -> dict[str, Any]:
@@ -237,7 +253,7 @@ def cut(work: Path, frames: list[bytes]) -> dict[str, Any]:
         threading.Timer(3, camera.silent.set).start()
         threading.Timer(3 + CUT_S, camera.silent.clear).start()
         source = Limited(Stream(camera.address, StreamOptions(stall_s=1.0)), 3 + CUT_S + 5)
-        numbers = watched(work, "fp32-640", source)
+        numbers = watched(work, "fp32-320x192", source)
     lines = (work / "stream.jsonl").read_text().splitlines()
     return numbers | {"n_lines": len(lines), "last_frame": json.loads(lines[-1])["frame"]}
 

@@ -106,9 +106,9 @@ def follow(
     options = replace(options, detect=detect_options(options, chain.manifest.pipeline.class_names))
     wanted = chain_options(options)
     reused = None if wish.reuse_masks is None else ReusedMasks(chain, wish.reuse_masks)
+    tracks = Tracks(stream.fps, options.detect.confidence) if wish.track else None  # its packages take a second to load
     start = time.perf_counter()
     with stream, StreamFiles(folder, stream.name, stream.fps, wish.files.overlays and stream.has_video) as files:
-        tracks = Tracks(stream.fps, options.detect.confidence) if wish.track else None
         try:
             for frame in stream:
                 result = large_enough((reused or chain)(frame.picture, wanted), options)
