@@ -46,10 +46,9 @@ def finetune(
     keep_data: Kept = None,
     save_every: Annotated[int, typer.Option(min=1, help="steps between resume files; interrupts save too")] = 100,
     detail: Annotated[float, typer.Option(min=0, help="crop: weight of the masks' Haar detail bands")] = 0.0,
+    oriented: Annotated[bool, typer.Option("--oriented", help="crop: turned with each object")] = False,
     seed: Annotated[int, typer.Option(help="of split, weights and data order")] = 0,
-    fp32: Annotated[
-        bool, typer.Option("--fp32", help="no bf16 autocast; default: bf16 where the device has it")
-    ] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="no bf16; default: bf16 where the device has it")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in the output folder")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the report here as well")] = None,
 ) -> None:
@@ -81,6 +80,7 @@ def finetune(
         resume=resume,
         size=size,
         detail_weight=detail,
+        oriented=oriented,
     )
     with StepBar(job.n_steps) as bar:
         report = run_job(job, bar.show, log.print)

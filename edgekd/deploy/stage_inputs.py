@@ -19,10 +19,10 @@ from edgekd.deploy.candidates import float_graphs, trial_chain
 from edgekd.errors import DataError
 from edgekd.graphs import CONTRACTS, CROPS, StageName
 from edgekd.model_set import ModelSet
-from edgekd.runtime.crops import cut, windows_of
 from edgekd.runtime.detect import DetectOptions
 from edgekd.runtime.preprocess import preprocess
 from edgekd.runtime.sources import read_picture
+from edgekd.runtime.turned_crops import cut_boxes
 
 MAX_CROPS = 16
 """Crops per picture, the most confident boxes first."""
@@ -88,6 +88,6 @@ class StageInputs:
         with trial_chain(self.models, self.model_set, float_graphs(self.models, self.model_set), options) as chain:
             for path in pictures:
                 picture = read_picture(path)
-                boxes = chain.detect(picture, DetectOptions(confidence=_CONFIDENCE)).xyxy[:MAX_CROPS]
-                if len(boxes):
-                    yield cut(picture, windows_of(boxes, spec.window_factor), spec)
+                found = chain.detect(picture, DetectOptions(confidence=_CONFIDENCE))[:MAX_CROPS]
+                if len(found):
+                    yield cut_boxes(picture, found, spec)

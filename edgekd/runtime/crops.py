@@ -5,15 +5,18 @@ The C library does the same, bit for bit. Legend: n boxes, S side of the network
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.model_set import CropInput
 from edgekd.runtime.segment import Lattice
-from edgekd.types import Float32Array, Int32Array, UInt8Array
+from edgekd.types import Int32Array, UInt8Array
 
 
-def windows_of(xyxy: Float32Array, window_factor: float) -> Int32Array:
+def windows_of(xyxy: NDArray[np.floating], window_factor: float) -> Int32Array:
     """Scale boxes about their centres and round outwards to whole pixels, at least one.
 
     Args:
@@ -42,19 +45,24 @@ def cut(picture: UInt8Array, windows: Int32Array, spec: CropInput) -> UInt8Array
     Returns:
         (n, S, S, 3) uint8 RGB.
     """
-    crops = np.empty((len(windows), spec.side_px, spec.side_px, 3), np.uint8)
-    for crop, window in zip(crops, windows, strict=True):
-        region = _region(picture, window, spec)
+    regions = (region_of(picture, window, spec) for window in windows)
+    return resized(regions, len(windows), spec.side_px)
+
+
+def resized(regions: Iterable[UInt8Array], n: int, side_px: int) -> UInt8Array:
+    """Resize n regions (height, width, 3) BGR to (n, S, S, 3) uint8 RGB."""
+    crops = np.empty((n, side_px, side_px, 3), np.uint8)
+    for crop, region in zip(crops, regions, strict=True):
         height, width = region.shape[:2]
-        shrinks = spec.side_px < width and spec.side_px < height
+        shrinks = side_px < width and side_px < height
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        cv2.resize(region, (spec.side_px, spec.side_px), dst=crop, interpolation=how)
-    column = crops.reshape(-1, spec.side_px, 3)  # all crops as one picture: one call turns BGR into RGB
+        cv2.resize(region, (side_px, side_px), dst=crop, interpolation=how)
+    column = crops.reshape(-1, side_px, 3)  # all crops as one picture: one call turns BGR into RGB
     return np.asarray(cv2.cvtColor(column, cv2.COLOR_BGR2RGB), np.uint8).reshape(crops.shape)
 
 
-def _region(picture: UInt8Array, window: Int32Array, spec: CropInput) -> UInt8Array:
-    """The pixels of a window, (height, width, 3) BGR, padded where it leaves the picture."""
+def region_of(picture: UInt8Array, window: Int32Array, spec: CropInput) -> UInt8Array:
+    """Return the pixels of a window, (height, width, 3) BGR, padded where it leaves the picture."""
     height, width = picture.shape[:2]
     left, top, right, bottom = (int(value) for value in window)
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)

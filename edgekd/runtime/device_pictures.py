@@ -21,6 +21,7 @@ from edgekd.runtime.engines.lane import Lane
 from edgekd.runtime.picture_job import crops_launch, letterbox_launch
 from edgekd.runtime.picture_kernels import PictureKernels
 from edgekd.runtime.preprocess import Placement, place
+from edgekd.runtime.turned_crops import Turns, cut_turned
 from edgekd.types import Int32Array, UInt8Array
 
 
@@ -72,7 +73,7 @@ class DevicePictures:
         self.number = 0
         self._cuda, self._kernels, self._lane = cuda, kernels, lane
         self._picture, self._windows = _Written(cuda), _Written(cuda)
-        self._picture_px = 0, 0
+        self._source, self._picture_px = np.zeros((0, 0, 3), np.uint8), (0, 0)
         self._reads: dict[Lane, int] = {}  # the event after the last kernel of a lane that reads the picture
         with ExitStack() as resources:
             lane.join(0)
@@ -91,7 +92,7 @@ class DevicePictures:
             self._cuda.synchronize_event(event)
         self._picture.fill(np.ascontiguousarray(picture), self._lane.stream)
         self._cuda.record(self._uploaded, self._lane.stream)
-        self._picture_px = picture.shape[0], picture.shape[1]
+        self._source, self._picture_px = picture, (picture.shape[0], picture.shape[1])
         self.number += 1
 
     def letterbox(self, spec: ImageInput, engine: Engine, name: str) -> tuple[Tensor, Placement]:
@@ -104,8 +105,10 @@ class DevicePictures:
         self._cuda.record(self._reads[to.lane], to.lane.stream)
         return to, placement
 
-    def crops(self, windows: Int32Array, spec: CropInput, engine: Engine) -> Tensor:
-        """Queue the kernel that cuts windows out of the picture."""
+    def crops(self, windows: Int32Array, spec: CropInput, engine: Engine, turns: Turns | None = None) -> Tensor:
+        """Queue the kernel that cuts windows out of the picture; turned ones are cut on the host."""
+        if turns is not None:
+            return cut_turned(self._source, windows, turns, spec)
         to = _memory_of(engine, CROPS, (len(windows), spec.side_px, spec.side_px, 3))
         self._join(to.lane)
         self._cuda.synchronize_event(self._reads[to.lane])  # the last windows may be overwritten

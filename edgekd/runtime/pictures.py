@@ -20,6 +20,7 @@ from edgekd.runtime.crops import cut
 from edgekd.runtime.cuda_calls import CudaError
 from edgekd.runtime.engines import Engine, QueuingEngine, Tensor
 from edgekd.runtime.preprocess import Placement, preprocess
+from edgekd.runtime.turned_crops import Turns, cut_turned
 from edgekd.types import Int32Array, UInt8Array
 
 _LOG = logging.getLogger("edgekd.pictures")
@@ -44,8 +45,12 @@ class Pictures(Protocol):
     def letterbox(self, spec: ImageInput, engine: Engine, name: str) -> tuple[Tensor, Placement]:
         """Return the input `name` of a network that sees the whole picture, and where the picture lies in it."""
 
-    def crops(self, windows: Int32Array, spec: CropInput, engine: Engine) -> Tensor:
-        """Return the crops (n, S, S, 3) uint8 RGB of windows (n, 4) int32, n of at least 1."""
+    def crops(self, windows: Int32Array, spec: CropInput, engine: Engine, turns: Turns | None = None) -> Tensor:
+        """Return the crops (n, S, S, 3) uint8 RGB of windows (n, 4) int32, n of at least 1.
+
+        With `turns` (n, 4) of `edgekd.runtime.turned_crops` each window lies in the frame of its box; such crops are
+        cut on the host everywhere.
+        """
 
     def close(self) -> None:
         """Give memory back."""
@@ -69,12 +74,16 @@ class HostPictures:
         """Resize, pad and normalise."""
         return preprocess(self._picture, spec)
 
-    def crops(self, windows: Int32Array, spec: CropInput, engine: Engine) -> Tensor:
+    def crops(self, windows: Int32Array, spec: CropInput, engine: Engine, turns: Turns | None = None) -> Tensor:
         """Cut and resize; equal windows at the end are copies."""
+        places = windows if turns is None else np.concatenate([windows, turns], 1)
         n = len(windows)
-        while n > 1 and (windows[n - 1] == windows[n - 2]).all():
+        while n > 1 and (places[n - 1] == places[n - 2]).all():
             n -= 1
-        crops = cut(self._picture, windows[:n], spec)
+        if turns is None:
+            crops = cut(self._picture, windows[:n], spec)
+        else:
+            crops = cut_turned(self._picture, windows[:n], turns[:n], spec)
         return np.concatenate([crops, np.repeat(crops[-1:], len(windows) - n, 0)]) if n < len(windows) else crops
 
     def close(self) -> None:

@@ -147,15 +147,20 @@ def masks_on_lattices(
     windows = np.zeros((len(lattices), 4), np.int32)
     crops = []
     for index, (grid, lattice) in enumerate(zip(logits, lattices, strict=True)):
-        window = _positive_window(grid, lattice, options.threshold)
+        window = positive_window(grid, lattice, options.threshold)
         windows[index] = window
         crop = np.ascontiguousarray(upsample(grid, lattice, window) > options.threshold)
-        if options.min_region_px:
-            left, top, right, bottom = (int(edge) for edge in window)
-            inside = left > 0, top > 0, right < picture_px[1], bottom < picture_px[0]
-            crop = remove_small_regions(crop, options.min_region_px, inside)
-        crops.append(crop)
+        crops.append(cleaned(crop, window, picture_px, options))
     return Masks(picture_px, windows, crops, iou)
+
+
+def cleaned(crop: BoolArray, window: Int32Array, picture_px: tuple[int, int], options: MaskOptions) -> BoolArray:
+    """Return the mask within a window of a picture of (height, width), without small islands and holes."""
+    if not options.min_region_px:
+        return crop
+    left, top, right, bottom = (int(edge) for edge in window)
+    inside = left > 0, top > 0, right < picture_px[1], bottom < picture_px[0]
+    return remove_small_regions(crop, options.min_region_px, inside)
 
 
 def empty_masks(picture_px: tuple[int, int], n: int = 0) -> Masks:
@@ -163,8 +168,8 @@ def empty_masks(picture_px: tuple[int, int], n: int = 0) -> Masks:
     return Masks(picture_px, np.zeros((n, 4), np.int32), (np.zeros((0, 0), np.bool_),) * n, np.zeros(n, np.float32))
 
 
-def _positive_window(logits: Float32Array, lattice: Lattice, threshold: float) -> Int32Array:
-    """Left, top, right, bottom in picture pixels of the region that bilinear upsampling can make positive."""
+def positive_window(logits: Float32Array, lattice: Lattice, threshold: float) -> Int32Array:
+    """Return left, top, right, bottom in picture pixels of the region that bilinear upsampling can make positive."""
     left, top, width, height = cv2.boundingRect((logits > threshold).view(np.uint8))
     if not width:
         return np.zeros(4, np.int32)
@@ -191,8 +196,8 @@ def upsample(logits: Float32Array, lattice: Lattice, window: Sequence[int] | Int
         return np.zeros((bottom - top, right - left), np.float32)
     y = ((np.arange(top, bottom) + 0.5) * lattice.scale[1] + lattice.offset[1]) / lattice.size[1] - 0.5
     x = ((np.arange(left, right) + 0.5) * lattice.scale[0] + lattice.offset[0]) / lattice.size[0] - 0.5
-    y0, fy = _taps(y, logits.shape[0])
-    x0, fx = _taps(x, logits.shape[1])
+    y0, fy = taps(y, logits.shape[0])
+    x0, fx = taps(x, logits.shape[1])
     rows = _between(logits[y0[0] : y0[-1] + 2, x0[0] : x0[-1] + 2], y0 - y0[0], fy)
     return _between(np.ascontiguousarray(rows.T), x0 - x0[0], fx).T
 
@@ -207,8 +212,8 @@ def _between(cells: Float32Array, low: NDArray[np.intp], weight: Float32Array) -
     return found
 
 
-def _taps(position: NDArray[np.float64], n_cells: int) -> tuple[NDArray[np.intp], Float32Array]:
-    """Lower cell and the weight of the next one; positions beyond the rim take the rim."""
+def taps(position: NDArray[np.float64], n_cells: int) -> tuple[NDArray[np.intp], Float32Array]:
+    """Return the lower cell and the weight of the next one; positions beyond the rim take the rim."""
     position = np.minimum(np.maximum(position, 0), n_cells - 1)
     low = np.minimum(position.astype(np.intp), max(n_cells - 2, 0))
     return low, (position - low).astype(np.float32)

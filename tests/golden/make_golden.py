@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from edgekd.graphs import ANGLE_LOGITS, BOX_LOGITS, CLASS_LOGITS, MASK_COEFFICIENTS, MASK_PROTOTYPES
-from edgekd.model_set import DetectorHead, ImageInput
+from edgekd.model_set import CropInput, DetectorHead, ImageInput
+from edgekd.runtime.crops import windows_of
 from edgekd.runtime.detect import DetectOptions, Found, decode, detect, suppress
+from edgekd.runtime.oriented import corners_of
 from edgekd.runtime.preprocess import place, preprocess
 from edgekd.runtime.segment import MaskOptions, masks_from_logits, remove_small_regions
 from edgekd.runtime.segmenters.yolo_seg import YoloSegSegmenter, finer_cells
 from edgekd.runtime.stopwatch import Stopwatch
+from edgekd.runtime.turned_crops import cut_turned, frames_of, turned_masks
 from edgekd.types import Detections
 
 FOLDER = Path(__file__).parent
@@ -300,6 +303,51 @@ def turned_cases(rng: np.random.Generator) -> list[Json]:
     ]
 
 
+CROP = CropInput(side_px=10, window_factor=1.3, pad=(10.0, 114.0, 200.0))
+
+
+def crop_case(name: str, rng: np.random.Generator, picture: np.ndarray, box: list[float]) -> Json:
+    """A crop of a turned box (centre x, centre y, width, height, angle), and a mask on its way back."""
+    height, width = picture.shape[:2]
+    corners = corners_of(np.array([box])).astype(np.float32)
+    boxes, turns = frames_of(corners, (height, width))
+    windows = windows_of(boxes, CROP.window_factor)
+    logits = rng.normal(0.3, 1, (1, CROP.side_px, CROP.side_px)).round(3).astype(np.float32)
+    masks = turned_masks((logits, np.ones(1, np.float32)), windows, turns, (height, width), MaskOptions(0.1, 12))
+    return {
+        "name": name,
+        "crop": CROP.model_dump(),
+        "picture_px": [height, width],
+        "pixels": picture.ravel().tolist(),
+        "corners": rounded(corners, 9),
+        "frame": windows[0].tolist(),
+        "cut": cut_turned(picture, windows, turns, CROP).ravel().tolist(),
+        "logits": rounded(logits),
+        "threshold": 0.1,
+        "min_region_px": 12,
+        "window": masks.windows[0].tolist(),
+        "rows": rows(masks.crops[0]),
+    }
+
+
+def crop_cases(rng: np.random.Generator) -> list[Json]:
+    picture = rng.integers(0, 256, (23, 31, 3), dtype=np.uint8)
+    boxes = {
+        "upright, inside": [15.5, 12.0, 14, 7, 0.0],
+        "upright, over an edge": [2.0, 20.0, 14, 12, 0.0],
+        "turned, larger than the crop": [15.3, 11.1, 17.5, 12.25, 0.5],
+        "turned, smaller than the crop": [12.7, 9.2, 4.5, 3, 2.1],
+        "turned, mixed sides": [14, 11, 25, 4, -0.6],
+        "a quarter turn": [15, 11, 12, 8, np.pi / 2],
+        "turned over a corner": [29, 2, 20, 14, 0.9],
+        "half a turn": [10, 10, 6, 9, np.pi],
+        "wholly outside": [60, 40, 6, 9, 0.3],
+        "no width": [15, 11, 0, 9, 0.3],
+        "no area": [15.2, 11.7, 0, 0, 0.3],
+    }
+    return [crop_case(name, rng, picture, [float(value) for value in box]) for name, box in boxes.items()]
+
+
 def yolo_seg_case(
     rng: np.random.Generator, picture_px: tuple[int, int], network_px: tuple[int, int], factor: int
 ) -> Json:
@@ -355,6 +403,7 @@ def main() -> None:
     }
     vectors["preprocess"] += rectangular_cases(rng)
     vectors |= {
+        "crops": crop_cases(np.random.default_rng(10)),
         "turned": turned_cases(np.random.default_rng(8)),
         "yolo_seg": yolo_seg_cases(np.random.default_rng(9)),
     }

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from edgekd.graphs import ANGLE_LOGITS, BOX_LOGITS, CLASS_LOGITS, MASK_COEFFICIENTS, MASK_PROTOTYPES
-from edgekd.model_set import DetectorHead, ImageInput
+from edgekd.model_set import CropInput, DetectorHead, ImageInput
+from edgekd.runtime.crops import windows_of
 from edgekd.runtime.detect import DetectOptions, Found, decode, detect, suppress
 from edgekd.runtime.preprocess import Placement, place, preprocess
 from edgekd.runtime.segment import MaskOptions, masks_from_logits, remove_small_regions
 from edgekd.runtime.segmenters.yolo_seg import YoloSegSegmenter
 from edgekd.runtime.stopwatch import Stopwatch
+from edgekd.runtime.turned_crops import cut_turned, frames_of, turned_masks
 from edgekd.types import Detections
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -65,6 +67,23 @@ def test_head(case: Json) -> None:
     decoded, _ = decode(box_logits, class_logits, head, tuple(case["input_px"]), options)
     expect(decoded, case["decoded"])
     expect(decoded[suppress(decoded, options, head.end2end)], case["kept"])
+
+
+@pytest.mark.parametrize("case", vectors("crops"))
+def test_crops(case: Json) -> None:
+    picture = np.array(case["pixels"], np.uint8).reshape(*case["picture_px"], 3)
+    spec, picture_px = CropInput.model_validate(case["crop"]), tuple(case["picture_px"])
+    boxes, turns = frames_of(np.array(case["corners"], np.float32).reshape(1, 4, 2), picture_px)
+    windows = windows_of(boxes, spec.window_factor)
+    assert windows.tolist() == [case["frame"]]
+    found = cut_turned(picture, windows, turns, spec).astype(int).ravel()
+    assert np.abs(found - case["cut"]).max() <= 1  # an OpenCV for another processor may round the other way
+    logits = np.array(case["logits"], np.float32).reshape(1, spec.side_px, spec.side_px)
+    options = MaskOptions(case["threshold"], case["min_region_px"])
+    masks = turned_masks((logits, np.ones(1, np.float32)), windows, turns, picture_px, options)
+    assert masks.windows[0].tolist() == case["window"]
+    left, _, right, _ = case["window"]
+    np.testing.assert_array_equal(masks.crops[0], bools(case["rows"], right - left))
 
 
 @pytest.mark.parametrize("case", vectors("turned"))

@@ -43,7 +43,10 @@ Picture region_of(const Picture& picture, const Window& window, const CropInput&
 }  // namespace
 
 Window window_of(const Box& box, double window_factor) {
-    const double left = box.left, top = box.top, right = box.right, bottom = box.bottom;
+    return window_of(box.left, box.top, box.right, box.bottom, window_factor);
+}
+
+Window window_of(double left, double top, double right, double bottom, double window_factor) {
     const double x = (left + right) / 2, y = (top + bottom) / 2;
     const double half_width = (right - left) * (window_factor / 2), half_height = (bottom - top) * (window_factor / 2);
     Window window{int(std::floor(x - half_width)), int(std::floor(y - half_height)), int(std::ceil(x + half_width)),
@@ -54,8 +57,10 @@ Window window_of(const Box& box, double window_factor) {
 }
 
 void cut(const Picture& picture, const Window& window, const CropInput& spec, CropScratch& scratch, uint8_t* to) {
-    const Picture region = region_of(picture, window, spec, scratch.region);
-    const int side = spec.side_px;
+    resize_region(region_of(picture, window, spec, scratch.region), spec.side_px, scratch, to);
+}
+
+void resize_region(const Picture& region, int side, CropScratch& scratch, uint8_t* to) {
     const auto sink = [&](int y, const uint8_t* row) { to_rgb(region, row, side, to + size_t(y) * size_t(side) * kRgb); };
     if (region.width_px == side && region.height_px == side) {
         for (int y = 0; y < side; y++) sink(y, region.row(y));

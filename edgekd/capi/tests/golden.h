@@ -60,6 +60,7 @@ inline void expect_rows(const Json& test, const std::vector<uint8_t>& mask, size
 }
 
 // The vectors of the kinds beside sam, in golden_kinds.cpp.
+void test_crops(const Json& test);
 void test_turned(const Json& test);
 void test_yolo_seg(const Json& test);
 

@@ -101,6 +101,7 @@ int main(int argc, char** argv) {
     run_all(argv[1], "prompts", test_prompts);
     run_all(argv[1], "masks", test_masks);
     run_all(argv[1], "cleanup", test_cleanup);
+    run_all(argv[1], "crops", test_crops);
     run_all(argv[1], "turned", test_turned);
     run_all(argv[1], "yolo_seg", test_yolo_seg);
     return 0;

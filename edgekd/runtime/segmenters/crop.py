@@ -1,6 +1,8 @@
 """The kind `crop`: one small network looks at a crop per box.
 
 boxes -> windows -> crops of the picture -> network -> logits -> masks in their windows
+
+Crops of an oriented detector's boxes are turned with them, see `edgekd.runtime.turned_crops`.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import numpy as np
 
 from edgekd.graphs import CROPS, MASK_LOGITS, PREDICTED_IOU
 from edgekd.model_set import CropInput
-from edgekd.runtime.crops import lattice_of, windows_of
+from edgekd.runtime.crops import windows_of
 from edgekd.runtime.detect import Found
 from edgekd.runtime.engines import Engine, floats
 from edgekd.runtime.pictures import Pictures
-from edgekd.runtime.segment import MaskOptions, box_chunks, masks_on_lattices
+from edgekd.runtime.segment import MaskOptions, box_chunks
 from edgekd.runtime.stopwatch import Stopwatch
+from edgekd.runtime.turned_crops import boxes_to_cut, masks_of_boxes
 from edgekd.types import Masks, UInt8Array
 
 CHUNK_CROPS = 32
@@ -40,21 +43,22 @@ class CropSegmenter:
 
     def __call__(self, picture: UInt8Array, found: Found, options: MaskOptions, watch: Stopwatch) -> Masks:
         """Segment every box of `found`."""
-        windows = windows_of(found.detections.xyxy, self._spec.window_factor)
+        picture_px = picture.shape[0], picture.shape[1]
+        boxes, turns = boxes_to_cut(found.detections, picture_px)
+        windows = windows_of(boxes, self._spec.window_factor)
         logits, iou = [], []
         for rows, size in box_chunks(len(windows), self._buckets, CHUNK_CROPS):
-            chunk = windows[rows]
-            n = len(chunk)
-            if size > n:
-                chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - n, 0)])
-            crops = self._pictures.crops(chunk, self._spec, self._network)
+            n = len(windows[rows])
+            chunk = np.minimum(np.arange(rows.start, rows.start + size), rows.start + n - 1)
+            crops = self._pictures.crops(
+                windows[chunk], self._spec, self._network, None if turns is None else turns[chunk]
+            )
             watch.lap("segmenter_preprocess")
             outputs = self._network.infer({CROPS: crops})
             watch.lap("segmenter")
             logits.append(floats(outputs, MASK_LOGITS)[:n].copy())
             iou.append(floats(outputs, PREDICTED_IOU)[:n].copy())
-        picture_px = picture.shape[0], picture.shape[1]
-        lattices = [lattice_of(window, self._spec.side_px, picture_px) for window in windows]
-        masks = masks_on_lattices(np.concatenate(logits), lattices, np.concatenate(iou), picture_px, options)
+        answer = np.concatenate(logits), np.concatenate(iou)
+        masks = masks_of_boxes(answer, found.detections, picture_px, self._spec, options)
         watch.lap("mask_postprocess")
         return masks

@@ -1,27 +1,29 @@
 """The crop segmenter as a fine-tuning task: crops of labelled objects in, one small network that draws their masks out.
 
 In: `CropData` (objects to learn from, pictures to be judged on). Out: a `SegmenterTask` for `finetune.loop`. The
-network is judged as the runtime uses it: windows of whole pixels around ground-truth boxes, cut and pasted by
-`runtime.crops`, IoU in the pixels of the picture.
+network is judged as the runtime uses it: windows of whole pixels around ground-truth boxes, cut and pasted by the
+runtime, IoU in the pixels of the picture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekd.data.labels import LabelledPicture
 from edgekd.data.pixels import read_pixels
 from edgekd.losses.crop import crop_loss
 from edgekd.models.crop_segmenter import CropSegmenter, checkpoint_of, crop_input_of
-from edgekd.runtime.crops import cut, lattice_of, windows_of
-from edgekd.runtime.segment import MaskOptions, masks_on_lattices
+from edgekd.runtime.segment import MaskOptions
+from edgekd.runtime.turned_crops import cut_boxes, masks_of_boxes
 from edgekd.train.checkpoint import write_atomically
 from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.crop_data import Augmentation, CropObject, draw_batch
@@ -29,6 +31,7 @@ from edgekd.train.finetune.crops import tight_box
 from edgekd.train.finetune.freeze import FreezePolicy, Part
 from edgekd.train.finetune.loop import FinetuneConfig
 from edgekd.train.finetune.quality import Mask, ObjectMask, score, summarise
+from edgekd.types import Detections
 
 POLICY = FreezePolicy("crop segmenter", (Part("network", ("*",), frozenset({1})),))
 CROP_STEPS = 2400
@@ -61,6 +64,7 @@ class CropData:
         augmentation: how crops differ from their objects.
         detail_weight: of the Haar detail bands in the loss; 0 leaves them out.
         truth: what the masks of `validation` are: "box" (true masks of ground-truth boxes) or a teacher's.
+        oriented: ground-truth boxes are the smallest turned ones, and crops are turned with them.
     """
 
     train: Sequence[CropObject]
@@ -69,6 +73,7 @@ class CropData:
     augmentation: Augmentation = field(default_factory=Augmentation)
     detail_weight: float = 0.0
     truth: str = "box"
+    oriented: bool = False
 
 
 class CropTask:
@@ -94,7 +99,8 @@ class CropTask:
 
     def evaluate(self) -> dict[str, Any]:
         """Quality with ground-truth boxes."""
-        masks = (found for sample in self.data.validation for found in predict_objects(self.model, sample))
+        oriented = self.data.oriented
+        masks = (found for sample in self.data.validation for found in predict_objects(self.model, sample, oriented))
         return {self.data.truth: summarise(score(masks))}
 
     def predictions(self) -> dict[str, list[Mask]]:
@@ -112,21 +118,28 @@ class CropTask:
 
 
 @torch.no_grad()
-def predict_objects(model: CropSegmenter, sample: LabelledPicture) -> Iterator[ObjectMask]:
-    """The network's mask of every object of one picture, from its ground-truth box."""
+def predict_objects(model: CropSegmenter, sample: LabelledPicture, oriented: bool = False) -> Iterator[ObjectMask]:
+    """The network's mask of every object of one picture, from its ground-truth box, turned where `oriented`."""
     model.eval()
     picture, spec = read_pixels(sample), crop_input_of(model)
-    truths = [(sample.name_of(index), sample.mask(index)) for index in range(len(sample))]
-    seen = [(name, truth) for name, truth in truths if truth.any()]
+    seen = [(index, truth) for index in range(len(sample)) if (truth := sample.mask(index)).any()]
     device = next(model.parameters()).device
     for first in range(0, len(seen), _CROPS_AT_ONCE):
         chunk = seen[first : first + _CROPS_AT_ONCE]
-        boxes = np.array([tight_box(truth) for _, truth in chunk], np.float32)
-        windows = windows_of(boxes, spec.window_factor)
-        logits, iou = (
-            out.float().cpu().numpy() for out in model(torch.from_numpy(cut(picture, windows, spec)).to(device))
-        )
-        lattices = [lattice_of(window, spec.side_px, sample.size_px) for window in windows]
-        masks = masks_on_lattices(logits, lattices, iou, sample.size_px, MaskOptions())
-        for index, (name, truth) in enumerate(chunk):
-            yield ObjectMask(name, truth > 0, masks.full(index), float(iou[index]))
+        boxes = Detections.from_boxes(np.array([tight_box(truth) for _, truth in chunk], np.float32))
+        if oriented:
+            corners = np.array([turned_around_mask(truth) for _, truth in chunk], np.float32)
+            boxes = replace(boxes, corners=corners)
+        crops = torch.from_numpy(cut_boxes(picture, boxes, spec)).to(device)
+        logits, iou = (out.float().cpu().numpy() for out in model(crops))
+        masks = masks_of_boxes((logits, iou), boxes, sample.size_px, spec, MaskOptions())
+        for place, (index, truth) in enumerate(chunk):
+            yield ObjectMask(sample.name_of(index), truth > 0, masks.full(place), float(iou[place]))
+
+
+def turned_around_mask(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Corners (4, 2) of the smallest turned box around the pixels of a mask (H, W), which must not be empty."""
+    rows, columns = np.nonzero(mask)
+    pixels = np.stack([columns, rows], 1).astype(np.float32)
+    edges = np.concatenate([pixels + offset for offset in ((0, 0), (1, 0), (0, 1), (1, 1))]).astype(np.float32)
+    return np.asarray(cv2.boxPoints(cv2.minAreaRect(cv2.convexHull(edges))), np.float32)

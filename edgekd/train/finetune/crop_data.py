@@ -61,6 +61,8 @@ class Augmentation:
     Attributes:
         free_rotation: probability of any angle instead of a multiple of 90 degrees.
         box_jitter: standard deviation of each edge as a share of the side; jittered_share: how often edges move.
+        turned: crops are turned with the smallest box around their object, as those of an oriented detector are, by a
+            random number of quarter turns more; turn_jitter: standard deviation of the angle in radians.
         contrast, brightness, tint: largest relative change; grey_share, noise_share: how often.
     """
 
@@ -72,6 +74,8 @@ class Augmentation:
     tint: float = 0.08
     grey_share: float = 0.1
     noise_share: float = 0.1
+    turned: bool = False
+    turn_jitter: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def _draw(
     item: CropObject, side_px: int, rng: np.random.Generator, how: Augmentation
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One crop (S, S, 3) and its mask (S, S), 0 to 255."""
-    turn = _turn(rng, how)
+    turn = _turn(item, rng, how)
     turned = item.outline @ turn.T
     low, high = turned.min(axis=0), turned.max(axis=0)
     if rng.random() < how.jittered_share:
@@ -187,11 +191,14 @@ def _draw(
     return _recolour(np.asarray(crop, np.uint8), rng, how), np.asarray(mask, np.uint8)
 
 
-def _turn(rng: np.random.Generator, how: Augmentation) -> NDArray[np.float64]:
+def _turn(item: CropObject, rng: np.random.Generator, how: Augmentation) -> NDArray[np.float64]:
     """Rotation and mirror, 2 x 2."""
-    free = rng.random() < how.free_rotation
+    free = not how.turned and rng.random() < how.free_rotation
     angle = rng.uniform(0, 2 * np.pi) if free else rng.integers(4) * np.pi / 2
     mirror = rng.choice([-1.0, 1.0])
+    if how.turned:
+        mirrored = (item.outline * (mirror, 1)).astype(np.float32)
+        angle += rng.normal(0, how.turn_jitter) - np.deg2rad(cv2.minAreaRect(mirrored)[2])
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos * mirror, -sin], [sin * mirror, cos]])
 

@@ -12,7 +12,7 @@ from edgekd.data.labels import LabelledPicture
 from edgekd.errors import InputError
 from edgekd.models.crop_segmenter import SIZES, STRIDE_PX, CropSegmenter, CropSize, load_crop_segmenter
 from edgekd.train.finetune.crop import CropData, CropTask
-from edgekd.train.finetune.crop_data import PictureStore, crop_objects
+from edgekd.train.finetune.crop_data import Augmentation, PictureStore, crop_objects
 from edgekd.train.finetune.crop_teacher import open_teacher, teach
 
 if TYPE_CHECKING:
@@ -44,9 +44,16 @@ def crop_task(job: FinetuneJob, train: Sequence[LabelledPicture], validation: Se
                 labelled, truth = list(teach(validation, teacher).pictures), TEACHERS_TRUTH
         train, weights, validation = taught.pictures, taught.weights, labelled
     objects = crop_objects(train, PictureStore(), weights)
-    return CropTask(
-        model, CropData(objects, validation, job.crops_per_step, detail_weight=job.detail_weight, truth=truth)
+    data = CropData(
+        objects,
+        validation,
+        job.crops_per_step,
+        Augmentation(turned=job.oriented),
+        job.detail_weight,
+        truth,
+        job.oriented,
     )
+    return CropTask(model, data)
 
 
 def _labelled(sample: LabelledPicture) -> LabelledPicture:

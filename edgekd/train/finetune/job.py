@@ -48,7 +48,8 @@ class FinetuneJob:
             which draws the masks of objects that are labelled with boxes only.
         keep_data: labelled pictures of the original task, on which the quality must be kept; by default a few of the
             validation pictures stand in, which say nothing of what else the network could do.
-        size: S, M or L of the crop segmenter; detail_weight: of the Haar detail bands in its loss.
+        size: S, M or L of the crop segmenter; detail_weight: of the Haar detail bands in its loss; oriented: its crops
+            are turned with the smallest box around each object, as those of an oriented detector are.
     """
 
     model: SegmenterName
@@ -67,6 +68,7 @@ class FinetuneJob:
     resume: bool = False
     size: CropSizeName = "M"
     detail_weight: float = 0.0
+    oriented: bool = False
 
     @property
     def n_steps(self) -> int:
@@ -205,6 +207,8 @@ def build_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
         from edgekd.train.finetune.crop_job import crop_task
 
         return crop_task(job, samples.train, samples.validation)
+    if job.oriented:
+        raise InputError(f"oriented is set and the model is {job.model}, expected crop; leave it out")
     return _tinysam_task(job, samples) if job.model == "tinysam" else _sam3_task(job, samples)
 
 

@@ -6,16 +6,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from crop_nets import tiny_net, tiny_task
+from crop_nets import tiny_task
 from segmentation_scenes import scenes, write_scenes
 
+from edgekd.data.labels import LabelledPicture, draw_mask
 from edgekd.errors import DataError, InputError, Interrupted
 from edgekd.models.crop_segmenter import WINDOW_FACTOR, load_crop_segmenter
-from edgekd.train.finetune.crop import crop_config, predict_objects
-from edgekd.train.finetune.crop_data import Augmentation, PictureStore, crop_objects, draw_batch
+from edgekd.runtime.oriented import corners_of, enclosing
+from edgekd.train.finetune.crop import crop_config, predict_objects, turned_around_mask
+from edgekd.train.finetune.crop_data import Augmentation, CropObject, PictureStore, crop_objects, draw_batch
 from edgekd.train.finetune.job import FinetuneJob, run_job
 from edgekd.train.finetune.loop import finetune, with_arithmetic
 
@@ -32,6 +35,42 @@ def test_a_mask_moves_with_its_picture(tmp_path: Path) -> None:
         assert overlap > 0.95
         rows = np.flatnonzero((batch.masks[0] > 127).any(axis=1))
         assert abs((rows[-1] - rows[0] + 1) - 64 / WINDOW_FACTOR) <= 2  # the box fills its share of the crop
+
+
+def stick(folder: Path, angle: float) -> list[CropObject]:
+    """One bright bar of 60 x 24 px, turned by an angle, as an object to learn from."""
+    quad = corners_of(np.array([[60, 50, 60, 24, angle]]))[0]
+    mask = draw_mask([quad.astype(np.float32)], (100, 120))
+    picture = np.repeat(mask[:, :, None] * 200, 3, 2).astype(np.uint8)
+    cv2.imwrite(str(folder / "stick.png"), picture)
+    sample = LabelledPicture(
+        folder / "stick.png", (100, 120), enclosing(quad[None]), np.zeros(1, np.int32), np.array([1440.0]),
+        np.zeros(1, np.bool_), ([quad.ravel().tolist()],), ("stick",),
+    )  # fmt: skip
+    return crop_objects([sample], PictureStore())
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, 1.2, -0.6])
+def test_crops_for_an_oriented_detector_are_those_that_the_runtime_cuts(tmp_path: Path, angle: float) -> None:
+    """Turned with the object and filled by it, whatever its angle; crops of upright boxes hold more background."""
+    objects, rng = stick(tmp_path, angle), np.random.default_rng(0)
+    shares = {True: [], False: []}
+    for turned, found in shares.items():
+        for _ in range(8):
+            batch = draw_batch(objects, 64, 1, rng, replace(PLAIN, turned=turned, turn_jitter=0.0))
+            found.append((batch.masks[0] > 127).mean() * WINDOW_FACTOR**2)
+    assert min(shares[True]) > 0.9
+    assert angle == 0 or max(shares[False]) < 0.75
+    truth = draw_mask([corners_of(np.array([[60, 50, 60, 24, angle]]))[0].astype(np.float32)], (100, 120))
+    (_, _), sides, _ = cv2.minAreaRect(turned_around_mask(truth))
+    assert sorted(sides) == pytest.approx([24, 60], abs=1.6)
+
+
+def test_a_job_for_an_oriented_detector(tmp_path: Path) -> None:
+    report = run_job(job(tmp_path, oriented=True), lambda stage, step, losses: None, lambda line: None)
+    assert 0 < report["stages"][-1]["quality"]["box"]["miou"] < 1
+    with pytest.raises(InputError, match="oriented is set and the model is tinysam"):
+        run_job(job(tmp_path, oriented=True, model="tinysam"), lambda stage, step, losses: None, print)
 
 
 def test_batches_depend_on_the_generator_alone(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-// The kind crop: one small network looks at a crop per box.
+// The kind crop: one small network looks at a crop per box, turned with it where the detector is oriented.
 #include <algorithm>
 
 #include "../crops.h"
 #include "../segmenter.h"
 #include "../tensors.h"
+#include "../turned_crops.h"
 
 namespace edgekd {
 namespace {
@@ -28,6 +29,7 @@ private:
         const CropInput& spec = manifest_->crop;
         const size_t crop_bytes = size_t(spec.side_px) * size_t(spec.side_px) * 3;
         windows_.clear();
+        turns_.clear();
         crops_.resize(chunk.size * crop_bytes);
         for (size_t i = 0; i < chunk.size; i++) {
             uint8_t* to = crops_.data() + i * crop_bytes;
@@ -35,8 +37,16 @@ private:
                 std::copy_n(to - crop_bytes, crop_bytes, to);
                 continue;
             }
-            windows_.push_back(window_of(found.boxes[chunk.start + i].box, spec.window_factor));
-            cut(picture, windows_.back(), spec, crop_scratch_, to);
+            const Detection& one = found.boxes[chunk.start + i];
+            if (one.is_turned) {
+                const Framed framed = frame_of(corners_of(one.turned), picture.width_px, picture.height_px);
+                windows_.push_back(window_of(framed, spec.window_factor));
+                turns_.push_back(framed.turn);
+                cut_turned(picture, windows_.back(), turns_.back(), spec, crop_scratch_, to);
+            } else {
+                windows_.push_back(window_of(one.box, spec.window_factor));
+                cut(picture, windows_.back(), spec, crop_scratch_, to);
+            }
         }
     }
 
@@ -57,8 +67,13 @@ private:
         check_output(outputs[1], {int64_t(chunk.size)});
         LogitGrid grid = {outputs[0].data, side, side};
         for (size_t i = 0; i < chunk.n; i++, grid.values += size_t(side) * size_t(side)) {
-            const Lattice lattice = lattice_of(windows_[i], side, picture.width_px, picture.height_px);
-            upsample_mask(grid, lattice, options, mask_scratch_, result.masks[chunk.start + i]);
+            Mask& mask = result.masks[chunk.start + i];
+            if (turns_.empty()) {
+                const Lattice lattice = lattice_of(windows_[i], side, picture.width_px, picture.height_px);
+                upsample_mask(grid, lattice, options, mask_scratch_, mask);
+            } else {
+                turned_mask(grid, windows_[i], turns_[i], picture, options, mask_scratch_, mask);
+            }
             result.predicted_iou[chunk.start + i] = outputs[1].data[i];
         }
     }
@@ -68,6 +83,7 @@ private:
     CropScratch crop_scratch_;
     MaskScratch mask_scratch_;
     std::vector<Window> windows_;
+    std::vector<Turn> turns_;  // of the windows where boxes are turned, otherwise empty
     std::vector<uint8_t> crops_;
 };
 
