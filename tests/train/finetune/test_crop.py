@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from crop_nets import tiny_task
+from crop_nets import tiny_net, tiny_task
 from segmentation_scenes import scenes, write_scenes
 
 from edgekd.data.labels import LabelledPicture, draw_mask
