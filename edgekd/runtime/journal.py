@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -20,6 +22,35 @@ from edgekd.errors import InputError
 from edgekd.types import BoolArray, Detections, Masks
 
 FORMAT_VERSION = 1
+
+
+def open_lines(path: Path) -> FileIO:
+    """Open a file for `append_line`, at its end; it is made when it is missing.
+
+    It has no buffer: what a full disk did not take would otherwise be written, and fail, once more when it is closed.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return FileIO(path, "a")
+
+
+def append_line(file: FileIO, content: Any) -> int:
+    """Append JSON and a line feed, and return where it begins.
+
+    Raises:
+        OSError: the disk is full; the part of the line that it took is cut off again.
+    """
+    line = json.dumps(content, separators=(",", ":")).encode() + b"\n"
+    place, written = file.seek(0, 2), 0
+    try:
+        while written < len(line):  # a disk that is nearly full takes a part
+            written += file.write(line[written:])
+    except OSError:
+        with suppress(OSError):
+            file.truncate(place)
+        raise
+    return place
 
 
 class Journal:
@@ -42,12 +73,11 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             found = self._read(key) if path.is_file() else None
             self.started_over = found is False
-            self._file: IO[bytes] = path.open("r+b" if found else "w+b")
+            self._lines = open_lines(path)
+            self._lines.truncate(self._end if found else 0)  # what an interrupt left of a line
             if not found:
-                self._append({"format_version": FORMAT_VERSION, "key": key})
-            else:
-                self._file.seek(self._end)
-                self._file.truncate()  # what an interrupt left of a line
+                append_line(self._lines, {"format_version": FORMAT_VERSION, "key": key})
+            self._reader: IO[bytes] = path.open("rb")
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written ({error.strerror}); free space or give another folder"
@@ -71,34 +101,28 @@ class Journal:
         Raises:
             InputError: the disk is full; the tiles before this one stay readable.
         """
-        self._file.seek(0, 2)
-        place = self._file.tell()
         try:
-            self._append({"tile": tile} | encode_tile(detections, masks))
+            self._places[tile] = append_line(self._lines, {"tile": tile} | encode_tile(detections, masks))
         except OSError as error:
             raise InputError(
                 f"{self.path} cannot be written ({error.strerror}); free space and run the same command again, "
                 f"{len(self._places)} tiles are kept"
             ) from error
-        self._places[tile] = place
 
     def get(self, tile: int) -> tuple[Detections, Masks | None]:
         """Return what a finished tile found."""
-        self._file.seek(self._places[tile])
-        return decode_tile(json.loads(self._file.readline()))
+        self._reader.seek(self._places[tile])
+        return decode_tile(json.loads(self._reader.readline()))
 
     def close(self) -> None:
         """Close the file and keep it."""
-        self._file.close()
+        self._lines.close()
+        self._reader.close()
 
     def discard(self) -> None:
         """Close the file and remove it: the run is complete and its results are written."""
-        self._file.close()
+        self.close()
         self.path.unlink(missing_ok=True)
-
-    def _append(self, content: dict[str, Any]) -> None:
-        self._file.write(json.dumps(content, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
 
     def _read(self, key: str) -> bool:
         """Find the whole lines of the file; False when it belongs to something else."""

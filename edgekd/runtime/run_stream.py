@@ -115,8 +115,8 @@ def follow(
                 seconds = frame.decoded_at if stream.live else frame.index / stream.fps
                 numbers = tracks.update(result.detections, seconds) if tracks else None
                 age_ms = frame.age_ms()
-                stream.counts.add_result(age_ms)
                 files.add(frame, result, numbers, age_ms)
+                stream.counts.add_result(age_ms)
         except KeyboardInterrupt:
             watch.note("stopped; everything up to here is written")
         finally:

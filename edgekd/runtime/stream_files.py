@@ -1,22 +1,27 @@
 """Results of a stream go out while it runs: one JSON line per frame, and an overlay video.
 
-Every line is on the disk before the next frame is asked for, so that an interrupt loses nothing.
+Every line is on the disk before the next frame is asked for, so that an interrupt loses nothing. A video needs its
+index behind the last frame, and its writer says nothing of a full disk: a run with a video ends while there is room.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import cv2
 
 from edgekd.errors import InputError
+from edgekd.runtime.journal import append_line, open_lines
 from edgekd.runtime.results.draw import overlay
 from edgekd.runtime.results.formats import objects_json
 from edgekd.runtime.streams import StreamFrame
 from edgekd.types import ChainResult, Int32Array, UInt8Array
+
+RESERVE_BYTES = 64 << 20
+"""Room that is left for the index of a video: 24 bytes per frame are 52 MB after a day of 25 frames per second."""
 
 
 class StreamFiles:
@@ -41,7 +46,8 @@ class StreamFiles:
         self._size_px: tuple[int, int] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lines: IO[str] = self._path.open("w", encoding="utf-8")
+            self._lines = open_lines(self._path)
+            self._lines.truncate(0)
         except OSError as error:
             raise InputError(f"{self._path} cannot be written ({error.strerror}); give another folder") from error
 
@@ -65,20 +71,29 @@ class StreamFiles:
             age_ms: of the frame when its result was ready.
 
         Raises:
-            InputError: the disk is full; the lines before this one are kept.
+            InputError: the disk is full; the lines before this one are kept whole, and so is the video.
         """
         objects = objects_json(result)
         if tracks is not None:
             objects = [{"track_id": int(number), **entry} for number, entry in zip(tracks, objects, strict=True)]
         name = {"name": frame.name} if frame.name else {}
         content: dict[str, Any] = {"frame": frame.index, **name, "age_ms": round(age_ms, 2), "objects": objects}
+        if self._video_path is not None:
+            self._check_room(self._video_path)
         try:
-            self._lines.write(json.dumps(content, separators=(",", ":")) + "\n")
-            self._lines.flush()
+            append_line(self._lines, content)
         except OSError as error:
             raise InputError(f"{self._path} cannot be written ({error.strerror}); free space") from error
         if self._video_path is not None:
             self._write(self._video_path, _drawn(frame.picture, result, tracks))
+
+    def _check_room(self, path: Path) -> None:
+        free = shutil.disk_usage(path.parent).free
+        if free < RESERVE_BYTES:
+            raise InputError(
+                f"{path} cannot go on: its disk has {free / 2**20:.1f} MiB left and the end of a video needs "
+                f"{RESERVE_BYTES / 2**20:g} MiB; free space, or leave the overlay out"
+            )
 
     def _write(self, path: Path, picture: UInt8Array) -> None:
         height, width = picture.shape[:2]

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from perfect_chain import PerfectChain, draw
 from typer.testing import CliRunner, Result
@@ -108,6 +109,49 @@ def test_pictures_without_a_place_and_chosen_bands(tmp_path: Path) -> None:
     assert refused.exit_code == 1 and "has no georeference" in str(refused.exception)
     refused = run("b", tmp_path / "flat.png", "-o", tmp_path / "bands", "--bands", "4,3,2")
     assert refused.exit_code == 1 and "is not a raster with bands" in str(refused.exception)
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_one_row_and_one_column_with_a_place(tmp_path: Path, size: tuple[int, int]) -> None:
+    picture = np.full((3, *size), 20, np.uint8)
+    picture[:, :, 1500:1600] = picture[:, 1500:1600] = 255
+    place = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_400_000)
+    with rasterio.open(
+        tmp_path / "thin.tif", "w", driver="GTiff", width=size[1], height=size[0], count=3, dtype="uint8",
+        crs="EPSG:32633", transform=place, photometric="rgb",
+    ) as file:  # fmt: skip
+        file.write(picture)
+    done = run("b", tmp_path / "thin.tif", "-o", tmp_path / "out", "--geojson")
+    assert done.exit_code == 0, done.output
+    [entry] = json.loads((tmp_path / "out/results.json").read_text())["pictures"]
+    [found] = entry["objects"]
+    assert max(found["mask"]["size"]) == 3000 and found["xyxy"][2:] in ([1600, 1], [1, 1600])
+    with rasterio.open(tmp_path / "out/thin_masks.tif") as file:
+        assert file.read(1).sum() == 100
+
+
+def test_a_hundred_megapixels_of_which_little_is_not_empty(tmp_path: Path) -> None:
+    path, side_px = tmp_path / "country.tif", 10_000
+    place = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_400_000)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=side_px, height=side_px, count=3, dtype="uint8", crs="EPSG:32633",
+        transform=place, tiled=True, blockxsize=512, blockysize=512, photometric="rgb", compress="deflate",
+        sparse_ok=True,
+    ) as file:  # fmt: skip
+        for corner in (0, 5_000, side_px - 300):
+            file.write(draw((300, 300), 9, corner)[0].transpose(2, 0, 1), window=((corner, corner + 300),) * 2)
+    done = run("b", path, "-o", tmp_path / "out", "--tile", 2000, "--object-px", 100, "--no-overlays", "--no-masks",
+               "--geojson")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    [entry] = json.loads((tmp_path / "out/results.json").read_text())["pictures"]
+    assert (entry["width_px"], entry["height_px"]) == (side_px, side_px)
+    places = [found["xyxy"][0] for found in entry["objects"]]
+    assert {min((0, 5_000, 9_700), key=lambda corner: abs(place - corner - 150)) for place in places} == {
+        0,
+        5_000,
+        9_700,
+    }
+    assert all(any(corner <= place <= corner + 300 for corner in (0, 5_000, 9_700)) for place in places)
 
 
 @pytest.mark.parametrize(

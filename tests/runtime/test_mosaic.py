@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from perfect_chain import PerfectChain, draw
 
 from edgekd.errors import InputError
-from edgekd.runtime.journal import Journal
+from edgekd.runtime.journal import Journal, append_line
 from edgekd.runtime.mosaic import MosaicOptions, TileReport, collect, journal_key, run_mosaic
 from edgekd.runtime.tiles import TileOptions, Window
 from edgekd.runtime.windows import ArrayWindows
@@ -142,18 +143,17 @@ def test_the_key_names_picture_and_options(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_sentence_and_keeps_what_was_written(tmp_path: Path) -> None:
     picture, _ = draw((300, 300))
     journal = Journal(tmp_path / "j.jsonl", "key")
-    whole = Journal._append
     seen = [0]
 
-    def append(self: Journal, content: dict[str, object]) -> None:
+    def append(file: FileIO, content: dict[str, object]) -> int:
         seen[0] += 1
         if seen[0] > 3:
             with open("/dev/full", "wb", buffering=0) as full:
                 full.write(b"x")
-        whole(self, content)
+        return append_line(file, content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Journal, "_append", append)
+        patch.setattr("edgekd.runtime.journal.append_line", append)
         with pytest.raises(InputError, match="No space left on device.*3 tiles are kept"):
             run(picture, journal=journal)
     journal.close()

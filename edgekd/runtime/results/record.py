@@ -12,9 +12,10 @@ import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from edgekd.errors import InputError
+from edgekd.runtime.journal import append_line, open_lines
 
 FORMAT_VERSION = 1
 Json = dict[str, Any]
@@ -42,7 +43,7 @@ class RunRecord:
         self._ours: set[str] = {path.name}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = path.open("a+", encoding="utf-8")
+            self._file = open_lines(path)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written ({error.strerror}); free space or give another folder"
@@ -84,8 +85,10 @@ class RunRecord:
 
     def end(self, complete: bool) -> None:
         """Append how the run ended, and close."""
-        self._append({"kind": "end", "complete": complete})
-        self._file.close()
+        try:
+            self._append({"kind": "end", "complete": complete})
+        finally:
+            self._file.close()
 
     def entries(self) -> Iterator[Json]:
         """Yield the finished pictures, without keeping them in memory."""
@@ -124,8 +127,7 @@ class RunRecord:
 
     def _append(self, line: Json) -> None:
         try:
-            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
-            self._file.flush()
+            append_line(self._file, line)
         except OSError as error:
             raise InputError(
                 f"{self._path} cannot be written ({error.strerror}); free space and run the same command again, "
