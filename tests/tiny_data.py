@@ -30,3 +30,24 @@ def write_tiny_dataset(root: Path, n_pictures: int = 6) -> Path:
     path = root / "data.yaml"
     path.write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames: {{0: red, 1: blue}}\n")
     return path
+
+
+def write_turned_dataset(root: Path, n_pictures: int = 6) -> Path:
+    """Red and blue bars at any angle with YOLO-obb labels, `n_pictures` a split; returns the YAML."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        for index in range(n_pictures):
+            picture = generator.integers(0, 60, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+            rows = []
+            for class_id, colour in enumerate(((0, 0, 255), (255, 0, 0))):
+                centre, degrees = generator.uniform(18, SIDE_PX - 18, 2), float(generator.uniform(-90, 90))
+                quad = cv2.boxPoints((tuple(centre.tolist()), (28.0, 12.0), degrees))
+                cv2.fillConvexPoly(picture, quad.round().astype(np.int32), colour)
+                rows.append(f"{class_id} " + " ".join(f"{value:.6f}" for value in (quad / SIDE_PX).clip(0, 1).ravel()))
+            cv2.imwrite(str(root / "images" / split / f"{index}.png"), picture)
+            (root / "labels" / split / f"{index}.txt").write_text("\n".join(rows))
+    path = root / "data.yaml"
+    path.write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames: {{0: red, 1: blue}}\n")
+    return path

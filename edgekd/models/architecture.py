@@ -65,8 +65,13 @@ def read_architecture(name: str) -> dict[str, Any]:
     return check_architecture(description, name)
 
 
+def is_oriented_description(description: Mapping[str, Any]) -> bool:
+    """Whether the last layer of a checked description is a head of turned boxes."""
+    return str(description["head"][-1][2]).startswith("OBB")
+
+
 def build_detector(description: object, n_classes: int, class_width: int, source: str) -> Any:
-    """A `DetectionModel` of random weights whose class branch has `class_width` channels.
+    """A `DetectionModel`, or `OBBModel`, of random weights whose class branch has `class_width` channels.
 
     Ultralytics derives the width of the class branch from the number of classes, but keeps the width of the checkpoint
     that a training started from: a detector of 10 classes that began with the 80 of COCO is wider than its description.
@@ -74,12 +79,13 @@ def build_detector(description: object, n_classes: int, class_width: int, source
     Raises:
         ModelError: the description is refused.
     """
-    from ultralytics.nn.tasks import DetectionModel
+    from ultralytics.nn.tasks import DetectionModel, OBBModel
 
     layers = check_architecture(description, source)
+    kind = OBBModel if is_oriented_description(layers) else DetectionModel
 
     def build(n: int) -> Any:
-        return DetectionModel(copy.deepcopy(layers) | {"nc": n}, ch=int(layers.get("channels", 3)), verbose=False)
+        return kind(copy.deepcopy(layers) | {"nc": n}, ch=int(layers.get("channels", 3)), verbose=False)
 
     model = build(n_classes)
     if class_width != model.model[-1].cv3[0][-1].in_channels:
@@ -90,7 +96,7 @@ def build_detector(description: object, n_classes: int, class_width: int, source
 def rebuild_detector(
     description: object, class_names: Sequence[str], weights: Mapping[str, Tensor], source: str
 ) -> Any:
-    """A `DetectionModel` with given weights, whatever width its class branch had when it was trained.
+    """A `DetectionModel`, or `OBBModel`, with given weights, whatever width its class branch had when it was trained.
 
     Args:
         description: see `check_architecture`.

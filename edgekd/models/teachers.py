@@ -106,7 +106,7 @@ def detector_teacher(path: str | Path, levels: Sequence[str], amplifier: str | P
         levels: names of the levels the student learns from; the head is offered if they are P3, P4 and P5.
         amplifier: a checkpoint of `edgekd distill train-amplifier`; its head is the high-frequency amplifier.
     """
-    network = load_detector(path)
+    network = load_detector(path, oriented=True)
     found = find_levels(network, levels)
     layers = [level.layer for level in found]
 
@@ -130,7 +130,7 @@ def detector_teacher(path: str | Path, levels: Sequence[str], amplifier: str | P
 
 
 def _amplifier_head(path: str | Path, teacher_head: Any) -> nn.Module:
-    head: nn.Module = load_detector(path).model[-1]
+    head: nn.Module = load_detector(path, oriented=True).model[-1]
     ours = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in teacher_head.state_dict().items()}
     if ours != theirs:

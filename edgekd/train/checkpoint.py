@@ -138,7 +138,7 @@ def strip(path: Path, output: Path) -> None:
         model = rebuild_detector(state["student_yaml"], state["class_names"], weights, str(path))
         arguments = state["train_args"]
     else:
-        model = load_detector(path)
+        model = load_detector(path, oriented=True)
         arguments = model.args if isinstance(model.args, dict) else vars(model.args)
     if not isinstance(model, DetectionModel):
         raise ModelError(f"{path} holds no detector; give the resume.pt or last.pt of a run")

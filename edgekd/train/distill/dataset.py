@@ -68,7 +68,11 @@ class LabelledDataset(YOLODataset):  # type: ignore[misc]
         """One dictionary a picture, in the form that the base class reads from text files."""
         shown = [self._pictures[file] for file in self.im_files]
         outlined = all(None not in picture.segmentations for picture in shown)  # mixed sets train on boxes alone
-        return [_label_of(file, picture, outlined) for file, picture in zip(self.im_files, shown, strict=True)]
+        labels = [_label_of(file, picture) for file, picture in zip(self.im_files, shown, strict=True)]
+        outline = _turned if self.use_obb else _outline
+        for label, picture in zip(labels, shown, strict=True):
+            label["segments"] = [outline(picture, i) for i in range(len(picture))] if outlined else []
+        return labels
 
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> tuple[UInt8Array, Sizes, Sizes]:
         """Picture `i`, its longer side scaled to `imgsz`, with its original and its new (height, width).
@@ -105,7 +109,7 @@ def trained_scale(labels: LabelledSet, imgsz: int) -> float:
     return float(imgsz / np.median([max(picture.size_px) for picture in labels.pictures]))
 
 
-def _label_of(file: str, picture: LabelledPicture, outlined: bool) -> dict[str, Any]:
+def _label_of(file: str, picture: LabelledPicture) -> dict[str, Any]:
     size = np.array(picture.size_px[::-1], np.float64)
     corners = picture.xyxy.astype(np.float64).reshape(-1, 2, 2) / size
     boxes = np.concatenate([corners.mean(1), corners[:, 1] - corners[:, 0]], 1)
@@ -114,7 +118,7 @@ def _label_of(file: str, picture: LabelledPicture, outlined: bool) -> dict[str, 
         "shape": picture.size_px,
         "cls": picture.class_id[:, None].astype(np.float32),
         "bboxes": boxes.astype(np.float32),
-        "segments": [_outline(picture, i) for i in range(len(picture))] if outlined else [],
+        "segments": [],
         "keypoints": None,
         "normalized": True,
         "bbox_format": "xywh",
@@ -126,20 +130,28 @@ def _outline(picture: LabelledPicture, index: int) -> np.ndarray:
     return np.asarray(picture.one_outline(index) / np.array(picture.size_px[::-1], np.float32), np.float32)
 
 
-def describe_dataset(path: Path, run: Path) -> tuple[dict[str, LabelledSet], dict[str, Any]]:
+def _turned(picture: LabelledPicture, index: int) -> np.ndarray:
+    """The corners of an object's turned box as fractions, (4, 2) float32."""
+    return np.asarray(picture.turned_corners(index) / np.array(picture.size_px[::-1], np.float32), np.float32)
+
+
+def describe_dataset(path: Path, run: Path, oriented: bool = False) -> tuple[dict[str, LabelledSet], dict[str, Any]]:
     """Read a data YAML for a run, and write what Ultralytics may see of it.
 
     Args:
         path: the user's data YAML.
         run: folder of the run; gets `pictures.yaml` with class names, and lists of absolute paths; no more.
+        oriented: the student learns turned boxes.
 
     Returns:
         The splits `train` and `val`, and the dictionary that Ultralytics' trainer keeps as `data`.
 
     Raises:
-        DataError: see `read_dataset`.
+        DataError: see `read_dataset`; or boxes are upright and the student is oriented.
     """
     splits = read_dataset(path)
+    if oriented:
+        splits = {split: labels.without_crowds().as_oriented() for split, labels in splits.items()}
     names = dict(enumerate(splits["train"].class_names))
     run.mkdir(parents=True, exist_ok=True)
     for split, labels in splits.items():

@@ -43,7 +43,8 @@ class DistillJob:
 
     Attributes:
         data: a data set in Ultralytics' YAML.
-        student: a detection checkpoint (.pt) to start from, or an architecture (.yaml) to start from random weights.
+        student: a detection or OBB checkpoint (.pt) to start from, or an architecture (.yaml) to start from random
+            weights. An OBB student learns turned boxes: labels are YOLO-obb, or polygons, never upright boxes.
         output: folder of the run.
         method: `none` trains on labels alone: the arm every teacher is compared with. `inherit` begins with a
             part of the teacher's weights and then trains on labels alone.

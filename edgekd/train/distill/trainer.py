@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from ultralytics.cfg import DEFAULT_CFG
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.utils.torch_utils import unwrap_model
 
 from edgekd.data.labels import LabelledSet
@@ -40,6 +41,7 @@ from edgekd.train.checkpoint import (
 )
 from edgekd.train.distill.dataset import LabelledDataset, describe_dataset, trained_scale
 from edgekd.train.distill.feature_cache import view_keys
+from edgekd.train.distill.oriented import check_head, is_oriented_student
 from edgekd.train.distill.recipes import Schedule
 from edgekd.train.run_folder import restore_log, set_aside
 
@@ -91,6 +93,8 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         self.state = None if run.resume is None else read_detector_state(run.resume)
         self._n_steps_in_epoch = 0
         self._batch: dict[str, Any] = {}
+        if is_oriented_student(settings.get("model"), self.state):
+            settings["task"] = "obb"
         settings |= {"batch": batch, "nbs": batch, "amp": False, "resume": False, "distill_model": None} | {
             name: settings[name] for name in ("distill_model",) if name in settings
         }
@@ -126,7 +130,7 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
 
     def get_dataset(self) -> dict[str, Any]:
         """Read the labels with edgekd's own reader; Ultralytics sees a description that has nothing to run in it."""
-        self.labels, data = describe_dataset(Path(self.args.data), self.save_dir)
+        self.labels, data = describe_dataset(Path(self.args.data), self.save_dir, self.is_oriented)
         self.args.data = data["yaml_file"]
         return data
 
@@ -135,6 +139,20 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         stride = max(int(unwrap_model(self.model).stride.max()), 32)
         return LabelledDataset(self.labels[mode], self.args, self.data, mode == "train", batch or 16, stride)
 
+    @property
+    def is_oriented(self) -> bool:
+        """Whether the student learns turned boxes."""
+        return bool(self.args.task == "obb")
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """The network of the student's task."""
+        base = OBBTrainer if self.is_oriented else DetectionTrainer
+        return base.get_model(self, cfg, weights, verbose)
+
+    def get_validator(self) -> Any:
+        """The validator of the student's task."""
+        return (OBBTrainer if self.is_oriented else DetectionTrainer).get_validator(self)
+
     def setup_model(self) -> None:
         """Build the student: from a resumed run's own description, a checkpoint, an architecture, or as handed in."""
         if isinstance(self.model, nn.Module):
@@ -142,12 +160,12 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         if self.state is not None:
             self.model = self._rebuilt(self.state)
         elif str(self.model).endswith(".pt"):
-            weights: Any = load_detector(self.model)
+            weights: Any = load_detector(self.model, oriented=self.is_oriented)
             description = check_architecture(weights.yaml, str(self.model))
             self.model = self.get_model(cfg=description, weights=weights, verbose=False)
         else:
             self.model = self.get_model(cfg=read_architecture(str(self.model)), verbose=False)
-        _check_upright(self.model, str(self.args.model))
+        check_head(self.model, str(self.args.model), self.is_oriented)
         self.model = self.model.to(memory_format=torch.channels_last)
 
     def _rebuilt(self, state: dict[str, Any]) -> Any:
@@ -311,18 +329,6 @@ def base_settings(data: Path, output: Path, schedule: Schedule, device: str, see
         "plots": False,
         "patience": schedule.epochs,
     }
-
-
-def _check_upright(model: Any, source: str) -> None:
-    """Refuse a head that learns more than upright boxes: it would train on labels that do not hold the rest."""
-    from ultralytics.nn.modules.head import Detect, v10Detect
-
-    head = type(model.model[-1])
-    if head not in (Detect, v10Detect):
-        raise ModelError(
-            f"{source} has a head of the kind {head.__name__} and the labels are upright boxes; give a detection "
-            "architecture or checkpoint, such as yolo11n.yaml"
-        )
 
 
 def check_device(device: str) -> None:

@@ -15,7 +15,7 @@ from tiny_data import write_tiny_dataset
 
 pytest.importorskip("ultralytics")
 
-from edgekd.errors import InputError, ModelError, TrainingError
+from edgekd.errors import DataError, InputError, ModelError, TrainingError
 from edgekd.models.yolo11n import load_detector
 from edgekd.train import checkpoint
 from edgekd.train.distill.amplifier import AmplifierJob, train_amplifier
@@ -258,8 +258,10 @@ def test_what_cannot_be_started(job, tmp_path):
     for changes in ({"method": "feature"}, {"recipe": Recipe(lambda_high=0.0)}):
         with pytest.raises(InputError, match="only ds2d2 with a lambda_high above 0 uses it"):
             distill(replace(job, amplifier=job.teacher, **changes))
-    with pytest.raises(ModelError, match="has a head of the kind OBB and the labels are upright boxes"):
+    with pytest.raises(DataError, match="has an upright box and the detector is oriented; give YOLO-obb"):
         distill(replace(job, student="yolo11n-obb.yaml"))
+    with pytest.raises(ModelError, match="has a head of the kind Segment and the labels are boxes"):
+        distill(replace(job, student="yolo11n-seg.yaml", output=tmp_path / "segment"))
 
 
 TWO_PROCESSES = """
