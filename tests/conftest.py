@@ -13,6 +13,31 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from once import made_once
+
+SLOWEST = (
+    "deploy/test_gate", "test_core_install", "capi/test_programs", "train/distill/test_job",
+    "cli/test_training_commands", "train/finetune/test_sam", "ops/test_cpu_kernels", "train/distill/test_resume",
+    "runtime/test_chain",
+)  # fmt: skip
+"""Files that take longest come first, so that no worker of pytest-xdist has one of them left at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep this order: by itself pytest-xdist begins with the files of most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.with_suffix("").relative_to(folder).as_posix() if item.path.is_relative_to(folder) else ""
+        return SLOWEST.index(name) if name in SLOWEST else len(SLOWEST)
+
+    items.sort(key=rank)
+
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
@@ -38,9 +63,12 @@ def shipped_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edgekd.deploy.build import BuildOptions, build_bundle
     from edgekd.package_files import default_models
 
-    folder = tmp_path_factory.mktemp("bundles") / "openvino"
-    build_bundle(default_models(), folder, BuildOptions(precision="fp32", encoder_px=(256, 256)), lambda line: None)
-    return folder
+    options = BuildOptions(precision="fp32", encoder_px=(256, 256))
+
+    def build(folder: Path) -> None:
+        build_bundle(default_models(), folder / "openvino", options, lambda line: None)
+
+    return made_once(tmp_path_factory, "shipped", build) / "openvino"
 
 
 @pytest.fixture(scope="session")

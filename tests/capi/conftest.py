@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from once import made_once
 from toolchain import cmake, run
 
 from edgekd.capi.build import cmake_options
@@ -15,9 +16,12 @@ from edgekd.capi.library import Library
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plain build with tests, the example and the OpenVINO module, installed in its folder `prefix`."""
     options = {**cmake_options(), "EDGEKD_TESTS": "ON", "EDGEKD_EXAMPLES": "ON"}
-    build = cmake(tmp_path_factory.mktemp("capi"), *(f"-D{name}={value}" for name, value in options.items()))
-    run("cmake", "--install", build, "--prefix", build / "prefix")
-    return build
+
+    def build(folder: Path) -> None:
+        cmake(folder, *(f"-D{name}={value}" for name, value in options.items()))
+        run("cmake", "--install", folder, "--prefix", folder / "prefix")
+
+    return made_once(tmp_path_factory, "capi", build)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,10 @@
 """Compile the CPU kernels once into a throw-away cache, and fill every uninitialised tensor with NaN."""
 
+import shutil
+
 import pytest
 import torch
+from once import made_once
 
 from edgekd.files import cache_folder
 from edgekd.ops import _cpu, _cpu_build, _dispatch
@@ -15,7 +18,7 @@ def kernel_cache(tmp_path_factory):
     patch.setenv("XDG_CACHE_HOME", str(folder))
     patch.setattr(_cpu_build, "PACKAGE_DIR", folder)
     if find_compiler() is not None:
-        compile_cpu_library(cache_folder("kernels"))
+        shutil.copytree(made_once(tmp_path_factory, "kernels", compile_cpu_library), cache_folder("kernels"))
     for cached in (find_cpu_library, _cpu.library, _dispatch._decide):
         cached.cache_clear()
     yield cache_folder("kernels")

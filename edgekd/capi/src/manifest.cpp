@@ -16,7 +16,7 @@
 namespace edgekd {
 namespace {
 
-constexpr uint64_t kFormatVersion = 3;  // format 2 added `kind` (without it sam), format 3 turned boxes
+constexpr int64_t kFormatVersion = 3;  // format 2 added `kind` (without it sam), format 3 turned boxes
 constexpr uint64_t kMaxManifestBytes = 4u << 20;
 constexpr size_t kMaxClasses = 65536;
 constexpr size_t kMaxStrides = 8;
@@ -101,7 +101,9 @@ EngineStage engine_stage(const Node& stages, const std::string& name, const std:
     }
     node.at("onnx_sha256").text();
     check_source(node.at("source"));
-    if (node.given("calibration")) node.at("calibration").each([](const Node& value) { value.text(); });
+    if (node.given("calibration")) {
+        for (const std::string& key : node.at("calibration").keys()) node.at("calibration").at(key.c_str()).text();
+    }
     return stage;
 }
 
@@ -131,11 +133,10 @@ struct KindFacts {
     std::vector<const char*> stages;
 };
 
-const KindFacts& facts_of(const Json& raw, const std::string& folder) {
+const KindFacts& facts_of(const Node& root, const std::string& folder) {
     static const KindFacts kinds[] = {{Kind::sam, "sam", {"detector", "encoder", "decoder"}},
                                       {Kind::crop, "crop", {"detector", "segmenter"}},
                                       {Kind::yolo_seg, "yolo-seg", {"detector"}}};
-    const Node root(raw, "", folder);
     if (!root.has("kind")) return kinds[0];
     const std::string name = root.at("kind").text();
     for (const KindFacts& facts : kinds) {
@@ -163,19 +164,15 @@ void check_kind(const Node& root, const KindFacts& facts, const std::string& fol
     if (pipeline.given("crop") != (facts.kind == Kind::crop)) root.complain("pipeline.crop is for the kind crop");
 }
 
-void check_format(const Json& raw, const std::string& folder) {
-    if (!raw.is_object() || !raw.contains("format_version") || !raw["format_version"].is_number_integer()) return;
-    const Json& version = raw["format_version"];
-    if (version.is_number_unsigned() ? version.get<uint64_t>() > kFormatVersion : version.get<int64_t>() > int64_t(kFormatVersion)) {
-        fail(EDGEKD_ERROR_BUNDLE, folder + " has format " + raw["format_version"].dump() +
-                                      ", and this libedgekd reads up to " + std::to_string(kFormatVersion) +
-                                      "; update libedgekd or build the bundle again");
-    }
+void check_format(const Node& root, const std::string& folder) {
+    if (!root.has("format_version") || !root.at("format_version").exceeds(kFormatVersion)) return;
+    fail(EDGEKD_ERROR_BUNDLE, folder + " has format " + root.at("format_version").dump() +
+                                  ", and this libedgekd reads up to " + std::to_string(kFormatVersion) +
+                                  "; update libedgekd or build the bundle again");
 }
 
 // The sha256 of the file itself, with zeros in its own place; a bundle of before has none.
-void check_digest(const Json& raw, const std::string& text, const std::string& folder) {
-    const Node root(raw, "", folder);
+void check_digest(const Node& root, const std::string& text, const std::string& folder) {
     if (!root.given("digest")) return;
     const std::string digest = root.at("digest").text();
     if (digest.size() != 64 || digest.find_first_not_of("0123456789abcdef") != std::string::npos) {
@@ -189,10 +186,9 @@ void check_digest(const Json& raw, const std::string& text, const std::string& f
          folder + "/manifest.json was changed after the build (its sha256 differs); build the bundle again");
 }
 
-Manifest manifest_from(const Json& raw, const std::string& folder) {
-    const Node root(raw, "", folder);
+Manifest manifest_from(const Node& root, const std::string& folder) {
     if (root.has("format_version")) root.at("format_version").integer(1, kFormatVersion);
-    const KindFacts& facts = facts_of(raw, folder);
+    const KindFacts& facts = facts_of(root, folder);
     root.only({"format_version", "digest", "kind", "edgekd_version", "created", "backend", "backend_version", "target",
                "pipeline", "max_boxes", "box_buckets", "stages", "gate", "known_answer", "notes"});
     check_kind(root, facts, folder);
@@ -235,10 +231,11 @@ Manifest manifest_from(const Json& raw, const std::string& folder) {
 }  // namespace
 
 Manifest parse_manifest(const std::string& text, const std::string& folder) {
-    const Json raw = parse_json(text, folder);
-    check_format(raw, folder);
-    check_digest(raw, text, folder);
-    return manifest_from(raw, folder);
+    const auto json = parse_json(text, folder);
+    const Node root(json.get(), "", folder);
+    check_format(root, folder);
+    check_digest(root, text, folder);
+    return manifest_from(root, folder);
 }
 
 Manifest read_manifest(const std::string& folder, const std::string& public_key) {

@@ -19,7 +19,9 @@ std::string plain_name(const Node& node, const std::string& folder) {
 void check_gate(const Node& node) {
     node.only({"passed", "measured", "limits", "n_images", "float_layers"});
     node.at("passed").boolean();
-    for (const char* name : {"measured", "limits"}) node.at(name).each([](const Node& value) { value.number(); });
+    for (const char* name : {"measured", "limits"}) {
+        for (const std::string& key : node.at(name).keys()) node.at(name).at(key.c_str()).number();
+    }
     node.at("n_images").integer(0, INT32_MAX);
     if (!node.has("float_layers")) return;
     const Node layers = node.at("float_layers");
