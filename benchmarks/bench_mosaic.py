@@ -7,7 +7,8 @@ GeoTIFF. The chain runs the pictures one by one, the mosaic in tiles, and the mo
 average precision is taken picture by picture in all of them. Every picture is first resized to the tile on its longer
 side, so that the detector sees an object at one scale in both; rows "own size" are the pictures as they come, where the
 scale of a picture alone is its own and that in tiles is not. Each arm of memory and speed has its own process; the arms
-of speed run in turns, and `same_boxes` compares first what they find. Needs `pip install sahi rasterio`.
+of speed run in turns, and `same_boxes` compares first what they find. With `--work` an interrupted run goes on where it
+stopped. Needs `pip install sahi rasterio`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from edgekd.measure.accuracy import map_classes
 from edgekd.runtime.chain import Chain, ChainOptions
 from edgekd.runtime.detect import DetectOptions
 from edgekd.runtime.journal import Journal
-from edgekd.runtime.mosaic import MosaicOptions, collect, run_mosaic
+from edgekd.runtime.mosaic import MosaicOptions, collect, journal_key, run_mosaic
 from edgekd.runtime.sources import read_picture
 from edgekd.runtime.tiles import TileGrid, TileOptions, choose_grid
 from edgekd.runtime.windows import open_windows
@@ -121,14 +122,15 @@ def build_bundles(work: Path) -> Path:
 def own_size(bundle: Path, work: Path, labels: LabelledSet) -> dict[str, Any]:
     """AP of boxes where every picture has the size it came with."""
     pictures, places = lay_out(labels, SIDE_PX)
-    write_mosaic(work / "own.tif", pictures, places, SIDE_PX)
+    if not (work / "own.tif").is_file():
+        write_mosaic(work / "own.tif", pictures, places, SIDE_PX)
     with Chain.open(bundle) as chain:
         truth = coco.coco_labels(pictures, map_classes(labels, chain.manifest.pipeline.class_names))
         windows = open_windows(work / "own.tif")
         wanted = MosaicOptions(chain_options(AP_CONFIDENCE), TileOptions(TILE_PX, OBJECT_PX), masks=False)
         arms = {
-            "own size, one by one": one_by_one(chain, pictures, wanted.chain, False),
-            "own size, in tiles": apart(tiled(chain, windows, wanted), pictures, places),
+            "own size, one by one": one_by_one(chain, pictures, wanted.chain, False, work),
+            "own size, in tiles": apart(tiled(chain, windows, wanted, work / "own.tif"), pictures, places),
         }
         windows.close()
     return {
@@ -150,12 +152,12 @@ def accuracy(bundle: Path, path: Path, labels: LabelledSet) -> dict[str, Any]:
             "n_tiles": len(choose_grid(windows.size_px, chain.manifest.pipeline, tiles)),
         }
         arms = {
-            "one by one": lambda options, masks: one_by_one(chain, pictures, options, masks),
+            "one by one": lambda options, masks: one_by_one(chain, pictures, options, masks, path.parent),
             "in tiles": lambda options, masks: apart(
-                tiled(chain, windows, MosaicOptions(options, tiles, masks)), pictures, places
+                tiled(chain, windows, MosaicOptions(options, tiles, masks), path), pictures, places
             ),
             UNTOLD: lambda options, masks: apart(
-                tiled(chain, windows, MosaicOptions(options, TileOptions(), masks)), pictures, places
+                tiled(chain, windows, MosaicOptions(options, TileOptions(), masks), path), pictures, places
             ),
             "shrunk": lambda options, masks: apart(
                 shrunk(chain, windows.read((0, 0, SIDE_PX, SIDE_PX)), options, masks), pictures, places
@@ -178,22 +180,30 @@ def chain_options(confidence: float) -> ChainOptions:
 
 
 def one_by_one(
-    chain: Chain, pictures: list[LabelledPicture], options: ChainOptions, masks: bool
+    chain: Chain, pictures: list[LabelledPicture], options: ChainOptions, masks: bool, work: Path
 ) -> list[tuple[Detections, Masks | None]]:
-    """Results of each picture alone; a picture that lies in the mosaic more than once is run once."""
-    known: dict[Path, tuple[Detections, Masks | None]] = {}
-    for picture in pictures:
-        if picture.path not in known:
-            pixels = read_picture(picture.path)
-            result = chain(pixels, options) if masks else None
-            known[picture.path] = (
-                (result.detections, result.masks) if result else (chain.detect(pixels, options.detect), None)
-            )
-    return [known[picture.path] for picture in pictures]
+    """Results of each picture alone, kept in a journal as those of tiles are."""
+    results = []
+    with kept(chain, work / "one by one", MosaicOptions(options, masks=masks), pictures[0].path) as journal:
+        for index, picture in enumerate(pictures):
+            if index not in journal:
+                pixels = read_picture(picture.path)
+                result = chain(pixels, options) if masks else None
+                found = (result.detections, result.masks) if result else (chain.detect(pixels, options.detect), None)
+                journal.add(index, *found)
+            results.append(journal.get(index))
+    return results
 
 
-def tiled(chain: Chain, windows: Any, options: MosaicOptions, journal: Journal | None = None) -> ChainResult:
-    return collect(run_mosaic(chain, windows, options, journal), windows.size_px)
+def tiled(chain: Chain, windows: Any, options: MosaicOptions, path: Path) -> ChainResult:
+    """The objects of a mosaic; finished tiles are kept beside it."""
+    with kept(chain, path, options, path) as journal:
+        return collect(run_mosaic(chain, windows, options, journal), windows.size_px)
+
+
+def kept(chain: Chain, name: Path, options: MosaicOptions, source: Path) -> Journal:
+    key = journal_key(chain, source, options)
+    return Journal(name.with_name(f"{name.stem}.{key[:12]}.jsonl"), key)
 
 
 def shrunk(chain: Chain, picture: np.ndarray, options: ChainOptions, masks: bool) -> ChainResult:
@@ -212,8 +222,8 @@ def seams(
     options = MosaicOptions(ChainOptions(detect=DetectOptions(SHOWN)), TileOptions(TILE_PX, OBJECT_PX), masks=False)
     windows = open_windows(path)
     grid = choose_grid(windows.size_px, chain.manifest.pipeline, options.tiles)
-    with Journal(path.with_suffix(".jsonl"), "seams") as journal:
-        result = tiled(chain, windows, options, journal)
+    result = tiled(chain, windows, options, path)
+    with kept(chain, path, options, path) as journal:
         truth = np.concatenate([p.xyxy + np.array(place * 2) for p, place in zip(pictures, places, strict=True)])
         classes = np.concatenate([class_of[p.class_id] for p in pictures])
         in_tiles = found_whole(grid, journal, truth.astype(np.float32), classes)
@@ -272,7 +282,8 @@ def memory_arm(arguments: argparse.Namespace) -> dict[str, float]:
     options = MosaicOptions(ChainOptions(detect=DetectOptions(SHOWN)), TileOptions(TILE_PX, OBJECT_PX))
     windows = open_windows(arguments.work / f"{name}.tif")
     with Chain.open(bundle) as chain, Journal(arguments.work / f"{name}.memory.jsonl", name) as journal:
-        result = tiled(chain, windows, options, journal)
+        result = collect(run_mosaic(chain, windows, options, journal), windows.size_px)
+        journal.discard()
     write_label_raster(arguments.work / f"{name}_masks.tif", result, windows.georeference)
     preview(windows, result)
     return {"peak_mib": peak_mib(), "n_objects": len(result)}

@@ -36,12 +36,10 @@ def one_scale(labels: LabelledSet, longer_px: int, folder: Path) -> LabelledSet:
     for number, picture in enumerate(labels.pictures):
         height, width = picture.size_px
         size_px = tuple(round(side * longer_px / max(height, width)) for side in (height, width))
-        shrinks = longer_px < max(height, width)
-        pixels = cv2.resize(
-            read_picture(picture.path), size_px[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
         path = folder / f"{number:03d}.png"
-        cv2.imwrite(str(path), pixels)
+        if not path.is_file():
+            way = cv2.INTER_AREA if longer_px < max(height, width) else cv2.INTER_LINEAR
+            cv2.imwrite(str(path), cv2.resize(read_picture(picture.path), size_px[::-1], interpolation=way))
         x, y = size_px[1] / width, size_px[0] / height
         scaled.append(
             replace(
