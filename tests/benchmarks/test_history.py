@@ -12,8 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import history
-import render_tables
 import result_file
+import table_parts
 from result_file import write_result
 
 from edgekd.environment import describe_machine
@@ -67,11 +67,11 @@ def test_machines_of_one_name_and_other_instruction_sets_have_their_own_files(tm
         monkeypatch.setattr(result_file, "describe_machine", lambda m=machine: m)
         written = write_result("chain", json.loads(before.read_text()) | {"results": number}, tmp_path)
         assert json.loads(written.read_text())["machine"] == json.loads(machine.model_dump_json())
-    monkeypatch.setattr(render_tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(table_parts, "RESULTS", tmp_path)
 
     assert [path.name.rsplit("_", 1)[0] for path in sorted(tmp_path.iterdir())] == [
         "chain_amd-epyc-2core-avx2",
         "chain_amd-epyc-2core-avx512bf16",
         "chain_amd-epyc-2core",
     ]
-    assert render_tables.newest("chain")["results"] == 1
+    assert table_parts.newest("chain")["results"] == 1
