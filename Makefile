@@ -1,7 +1,7 @@
 # The daily commands; PYTHON is the interpreter of an environment with `pip install -e '.[dev]'`.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check test attack kills docs wheels bench history demo-picture
+.PHONY: check test attack kills interrupts fuzz docs wheels bench history demo-picture
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -17,6 +17,15 @@ attack:
 
 kills:
 	$(PYTHON) tests/attack/faults.py --faults 200 --fault SIGKILL
+
+interrupts:
+	$(PYTHON) tests/attack/interrupts.py --steps 10
+
+# Five minutes of the C library's readers under clang's sanitizers, then a million files for the Python ones.
+fuzz:
+	cmake -S edgekd/capi -B build/fuzz -DEDGEKD_TESTS=ON -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
+	cmake --build build/fuzz --target fuzz
+	$(PYTHON) tests/attack/inputs.py --inputs 1000000
 
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build

@@ -6,11 +6,16 @@
     result = chain(edgekd.read_picture("harbour.jpg"))
     print(result.detections.xyxy, result.masks.full(0))
 
-`import edgekd` loads no heavy library; the names below are loaded when they are first used.
+`import edgekd` loads no heavy library; the names below are loaded when they are first used. Libraries that would report
+their use to their makers are told not to, before they are imported: OpenVINO and NNCF report every import and call to
+Google Analytics and keep an identifier in `~/intel`; ONNX Runtime (from 1.29 on) reports to its makers and keeps one in
+the folder for temporary files. Who wants to send sets ORT_DISABLE_TELEMETRY to 0, or imports `openvino` before edgekd.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,6 +54,10 @@ if TYPE_CHECKING:
     from edgekd.types import ChainResult, Detections, Masks
 
 __version__ = "0.1.0"
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# OpenVINO and NNCF take stand-ins of their own when this module cannot be imported, which is what None says.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _HOME = {
     "AccuracyReport": "edgekd.measure.accuracy",

@@ -6,7 +6,6 @@ The tiling is Ultralytics' own (`split_trainval`); what is here is the reading o
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from edgekd.data.inside import picture_inside, printable, read_text
 from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.environment import has_module
 from edgekd.errors import BackendUnavailable, DataError, InputError
+from edgekd.files import scratch_folder
 from edgekd.runtime.picture_size import picture_size
 
 DOTA_CLASSES = (
@@ -100,10 +100,10 @@ def tile_dota(source: Path, output: Path, limit: int | None, tile_px: int = 1024
         raise BackendUnavailable("tiling DOTA needs shapely; install it with: pip install 'edgekd[train]'")
     from ultralytics.data.split_dota import split_trainval
 
-    with tempfile.TemporaryDirectory(prefix="dota-") as staging:
+    with scratch_folder("dota") as staging:
         for split in ("train", "val"):
-            _stage_split(read_dota(source / split, limit), Path(staging), split)
-        split_trainval(staging, str(output), crop_size=tile_px, gap=overlap_px)
+            _stage_split(read_dota(source / split, limit), staging, split)
+        split_trainval(str(staging), str(output), crop_size=tile_px, gap=overlap_px)
 
 
 def _stage_split(labels: LabelledSet, staging: Path, split: str) -> None:

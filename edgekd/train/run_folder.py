@@ -11,13 +11,13 @@ import fcntl
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
 from edgekd.errors import TrainingError
+from edgekd.files import write_text
 
 
 @contextlib.contextmanager
@@ -76,8 +76,9 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 def log_on_stderr() -> Iterator[None]:
     """Send what Ultralytics says to stderr while the block runs, which leaves stdout to results.
 
-    Ultralytics is imported here, and may neither install nor fetch anything.
+    Ultralytics is imported here, and may neither install, fetch nor send anything.
     """
+    os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as afterwards:
@@ -110,8 +111,4 @@ def restore_log(path: Path, text: str) -> None:
         return
     if not found.startswith(text):
         set_aside(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    write_text(path, text)

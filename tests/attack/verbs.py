@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +24,10 @@ class Verb:
     whole: Callable[[Path], bool]
     keeps_old: bool = False
     """A second call into the folder of a whole result is refused."""
+    replaces: bool = False
+    """A whole result stays until the next one takes its place in one step."""
+    turns: int = 1
+    """How often in a round; cheap commands have more turns than expensive ones."""
     resumes: bool = False
     """The next call goes on with `--resume` where the first has left a state."""
 
@@ -36,29 +39,71 @@ class Verb:
 
 def verbs() -> list[Verb]:
     """The commands that write something."""
-    # fmt: off
+    return [*_build_verbs(), *_run_verbs(), *_data_verbs(), *_training_verbs()]
+
+
+def _three_graphs(out: Path) -> bool:
+    return (out / "models.json").is_file() and len(list(out.glob("*.onnx"))) == 3
+
+
+def _bundle(out: Path) -> bool:
+    return (out / "manifest.json").is_file() and len(list(out.glob("*.onnx"))) == 3
+
+
+def _json(out: Path) -> bool:
+    return out.is_file() and bool(json.loads(out.read_text()))
+
+
+# fmt: off
+def _build_verbs() -> list[Verb]:
+    build = ["--backend", "onnxruntime", "--precision", "fp32", "--square"]
     return [
         Verb(
-            "build-engine",
-            lambda work: ["build-engine", str(work / "in/models"), "--backend", "onnxruntime", "-o", str(work / "out")],
-            lambda out: (out / "manifest.json").is_file() and len(list(out.glob("*.onnx"))) == 3,
+            "build-engine", lambda work: ["build-engine", f"{work}/in/small", *build, "-o", f"{work}/out"],
+            _bundle, replaces=True, turns=2,
         ),
+        Verb(
+            "build-engine --keep",
+            lambda work: ["build-engine", f"{work}/in/small", *build, "--keep", "2", "-o", f"{work}/out"],
+            _bundle, replaces=True, turns=2,
+        ),
+        Verb(
+            "export", lambda work: ["export", "--segmenter-size", "256", "-o", f"{work}/out"],
+            _three_graphs, replaces=True, turns=3,
+        ),
+        Verb(
+            "calibrate",
+            lambda work: [
+                "calibrate", f"{work}/in/small", "--target", "cpu", "--only", "detector", "--method", "minmax",
+                "--images", f"{work}/in/pictures", "-o", f"{work}/out",
+            ],
+            _three_graphs, replaces=True,
+        ),
+    ]
+
+
+def _run_verbs() -> list[Verb]:
+    return [
         Verb(
             "run",
-            lambda work: ["run", str(work / "in/bundle"), str(work / "in/pictures"), "-o", str(work / "out")],
-            lambda out: len(json.loads((out / "results.json").read_text())["pictures"]) == 3,
+            lambda work: ["run", f"{work}/in/bundle", f"{work}/in/pictures", "-o", f"{work}/out"],
+            lambda out: len(json.loads((out / "results.json").read_text())["pictures"]) == 3, turns=3,
         ),
         Verb(
-            "data coco",
-            lambda work: ["data", "coco", str(work / "in/annotations.json"), "-o", str(work / "out")],
-            lambda out: (out / "data.yaml").is_file() and len(list(out.rglob("*.txt"))) >= 8,
-            keeps_old=True,
+            "evaluate",
+            lambda work: [
+                "evaluate", f"{work}/in/bundle", "--data", f"{work}/in/annotations.json", "--limit", "3",
+                "--json", f"{work}/out",
+            ],
+            _json, replaces=True,
         ),
         Verb(
-            "data convert",
-            lambda work: ["data", "convert", f"{work}/in/annotations.json", "--to", "coco", "-o", f"{work}/out"],
-            lambda out: len(list(out.rglob("*.json"))) >= 1,
-            keeps_old=True,
+            "bench",
+            lambda work: [
+                "bench", f"{work}/in/bundle", f"{work}/in/pictures/p0.png", "--min-runs", "3", "--min-seconds", "0",
+                "--warm-up", "1", "--json", f"{work}/out",
+            ],
+            _json, replaces=True,
         ),
         Verb(
             "label",
@@ -66,38 +111,46 @@ def verbs() -> list[Verb]:
                 "label", f"{work}/in/bundle", f"{work}/in/images", "--boxes", f"{work}/in/annotations.json",
                 "--drop", "0", "-o", f"{work}/out",
             ],
-            lambda out: len(list(out.rglob("*.json"))) >= 1,
-            keeps_old=True,
+            lambda out: len(list(out.rglob("*.json"))) >= 1, keeps_old=True,
         ),
+    ]
+
+
+def _data_verbs() -> list[Verb]:
+    return [
+        Verb(
+            "data coco",
+            lambda work: ["data", "coco", f"{work}/in/annotations.json", "-o", f"{work}/out"],
+            lambda out: (out / "data.yaml").is_file() and len(list(out.rglob("*.txt"))) >= 8, keeps_old=True, turns=3,
+        ),
+        Verb(
+            "data convert",
+            lambda work: ["data", "convert", f"{work}/in/annotations.json", "--to", "coco", "-o", f"{work}/out"],
+            lambda out: len(list(out.rglob("*.json"))) >= 1, keeps_old=True, turns=3,
+        ),
+    ]
+
+
+def _training_verbs() -> list[Verb]:
+    return [
         Verb(
             "finetune",
             lambda work: [
-                "finetune", "--model", "crop", "--size", "S", "--data", f"{work}/in/annotations.json", "--steps", "6",
+                "finetune", "--model", "crop", "--size", "S", "--data", f"{work}/in/annotations.json", "--steps", "4",
                 "--batch", "2", "--save-every", "1", "--keep", "0", "-o", f"{work}/out",
             ],
-            lambda out: (out / "best.pt").is_file(),
-            resumes=True,
+            lambda out: (out / "best.pt").is_file(), resumes=True, turns=2,
         ),
         Verb(
             "distill",
             lambda work: [
-                "distill", "--student", "yolo11n.yaml", "--data", f"{work}/in/yolo/data.yaml", "--method", "none",
-                "--epochs", "2", "--imgsz", "64", "--batch", "4", "-o", f"{work}/out",
+                "distill", "--student", f"{work}/in/student.pt", "--data", f"{work}/in/yolo/data.yaml", "--method",
+                "none", "--epochs", "2", "--imgsz", "64", "--batch", "4", "-o", f"{work}/out",
             ],
-            lambda out: (out / "best.pt").is_file(),
-            resumes=True,
-        ),
-        Verb(
-            "export",
-            lambda work: ["export", "--detector-size", "64", "--segmenter-size", "256", "-o", f"{work}/out"],
-            lambda out: (out / "models.json").is_file() and len(list(out.glob("*.onnx"))) == 3,
-        ),
-        Verb(
-            "calibrate",
-            lambda work: ["calibrate", f"{work}/in/small", "--images", f"{work}/in/pictures", "-o", f"{work}/out"],
-            lambda out: (out / "models.json").is_file() and len(list(out.glob("*.onnx"))) == 3,
+            lambda out: (out / "weights/best.pt").is_file(), resumes=True, turns=2,
         ),
     ]
+# fmt: on
 
 
 def lay_inputs(folder: Path) -> None:
@@ -108,7 +161,6 @@ def lay_inputs(folder: Path) -> None:
 
     (folder / "pictures").mkdir(parents=True)
     (folder / "images").mkdir()
-    shutil.copytree(default_models(), folder / "models")
     options = BuildOptions(backend="onnxruntime", precision="fp32", encoder_px=(256, 256))
     build_bundle(default_models(), folder / "bundle", options, lambda line: None)
     for index in range(3):
@@ -124,3 +176,16 @@ def lay_inputs(folder: Path) -> None:
     convert = ["data", "coco", str(folder / "annotations.json"), "-o", str(folder / "yolo")]
     subprocess.run([sys.executable, "-m", "edgekd.cli.main", *convert], check=True, capture_output=True)
     write_small_models(folder / "small")
+    write_random_student(folder / "student.pt")
+
+
+def write_random_student(path: Path) -> None:
+    """A YOLO11n of random weights for 80 classes, as the weights of COCO are."""
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    from edgekd.train import checkpoint
+
+    torch.manual_seed(0)
+    model = DetectionModel("yolo11n.yaml", nc=80, verbose=False)
+    checkpoint.write_atomically(path, checkpoint.plain_checkpoint(model, {}, {}))

@@ -15,7 +15,9 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekd.errors import TrainingError
+from edgekd.errors import InputError, TrainingError
+from edgekd.files import write_text
 
 LARGEST_BYTES = 20 << 30
 """What a cache may grow to by default; after that nothing is added."""
 
 _FACTS = "teacher.json"
+_LONGEST_WRITE_S = 3600.0
 
 
 @dataclass
@@ -60,9 +64,11 @@ class FeatureCache:
         self.use = Use()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / _FACTS).write_text(text + "\n")
-        except OSError as error:
-            raise TrainingError(f"{self.folder} cannot be written ({error.strerror}); give another folder") from error
+            write_text(self.folder / _FACTS, text + "\n")
+            self._collect()
+        except (OSError, InputError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "see its rights, and the room on its disk"
+            raise TrainingError(f"{self.folder} cannot be written ({reason}); give another folder") from error
         self.n_bytes = sum(path.stat().st_size for path in self.folder.rglob("*.f16"))
 
     def maps(self, compute: Callable[[Tensor], list[Tensor]], images: Tensor, keys: Sequence[str]) -> list[Tensor]:
@@ -84,6 +90,13 @@ class FeatureCache:
         self.use.n_computed += len(missing)
         levels = zip(*[maps for maps in found if maps is not None], strict=True)
         return [torch.stack(level).to(images.device, images.dtype) for level in levels]
+
+    def _collect(self) -> None:
+        """Remove what killed runs were writing; a map takes far less than the hour that a living one is given."""
+        for path in self.folder.glob("??/.*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LONGEST_WRITE_S:
+                    path.unlink()
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.f16"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,16 @@ def test_a_full_cache_and_a_full_disk(tmp_path: Path, pictures: Tensor, monkeypa
     with pytest.raises(TrainingError, match="No space left on device.; free space"):
         cache.maps(Counting(), pictures / 255, view_keys(pictures))
     assert not [path for path in cache.folder.rglob("*") if path.is_file() and path.suffix != ".json"]
+
+
+def test_what_a_killed_run_was_writing_goes_with_the_next_one(tmp_path: Path) -> None:
+    folder = FeatureCache(tmp_path, {}).folder
+    (folder / "ab").mkdir()
+    for name in (".killed", ".living"):
+        (folder / "ab" / name).write_bytes(b"half")
+    os.utime(folder / "ab/.killed", (0, 0))
+    FeatureCache(tmp_path, {})
+    assert [path.name for path in (folder / "ab").iterdir()] == [".living"]
 
 
 def test_a_run_with_a_cache_is_the_run_without(tmp_path: Path) -> None:

@@ -119,10 +119,12 @@ def test_two_runs_do_not_share_a_folder(job):
 def test_logs_only_grow(tmp_path):
     log = tmp_path / "results.csv"
     log.write_text("epoch\n1\n2\n")
+    (tmp_path / ".results.edgekd-tmp-abcdefgh.csv").touch()  # of a run that was killed while it wrote
     restore_log(log, "epoch\n1\n")
     assert log.read_text() == "epoch\n1\n"
     restore_log(log, "epoch\n7\n")  # another run's
     assert (tmp_path / "results.before1.csv").read_text() == "epoch\n1\n"
+    assert not list(tmp_path.glob(".*"))
     set_aside(log)
     assert (tmp_path / "results.before2.csv").read_text() == "epoch\n7\n" and not log.exists()
 
