@@ -1,11 +1,13 @@
 """What INT8 costs in accuracy and gains in speed, a network, target and way of finding ranges at a time.
 
     python benchmarks/bench_int8.py accuracy models/ detector --images calibration/ --data labels.json --out result.json
+    python benchmarks/bench_int8.py saturation models/ --images calibration/ --data labels.json
     python benchmarks/bench_int8.py gated models/ bundle/ --data labels.json --out result.json
     python benchmarks/bench_int8.py speed models/ calibrated/ --out result.json
 
 `accuracy` quantizes one network of a float model set by every method for both targets and measures the loss against the
 float network on labels: the CPU's graphs in OpenVINO, TensorRT's in ONNX Runtime, which computes the same arithmetic.
+`saturation` does the same for the CPU's graph of the detector with weights of 8 and of 7 bits, in both CPU libraries.
 `gated` measures a bundle in which `edgekd build-engine --gate` returned layers to float the same way.
 `speed` runs fp32, bf16 and INT8 in turns in OpenVINO and reports the fastest of each; it refuses when the INT8 outputs
 are far from float.
@@ -25,21 +27,23 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import onnx
 import typer
+from result_file import write_result
 
-from edgekd.backends import TRIED_WITH, Precision
+from edgekd.backends import TRIED_WITH, BackendName, CalibrationTarget, Precision
 from edgekd.bundle import describe_file, read_manifest, write_manifest
 from edgekd.data.labels import LabelledSet
 from edgekd.data.read import read_labels
 from edgekd.deploy.build import BuildOptions, build_bundle
 from edgekd.deploy.calibrate import StageCalibration
 from edgekd.deploy.calibration_recipes import CalibrationRecipe, recipes_for
-from edgekd.deploy.calibration_set import feeds_of, make_set
+from edgekd.deploy.calibration_set import CalibrationSet, make_set
 from edgekd.deploy.candidates import trial_chain
 from edgekd.deploy.qdq import quantized_layers
+from edgekd.deploy.stage_inputs import StageInputs
 from edgekd.environment import describe_machine
-from edgekd.graphs import StageName
+from edgekd.graphs import CONTRACTS, StageName
 from edgekd.measure.quality import Metric, QualityCheck, Sample
-from edgekd.model_set import read_model_set
+from edgekd.model_set import ModelSet, read_model_set
 from edgekd.runtime.chain import Chain
 from edgekd.runtime.engines import open_engine
 
@@ -62,41 +66,92 @@ def accuracy(
     part: str = "validation",
     count: int = 64,
     limit: int | None = None,
-    target: Annotated[list[str] | None, typer.Option()] = None,
+    target: CalibrationTarget | None = None,
     nncf: Annotated[bool, typer.Option(help="also what NNCF makes of the graph by its own rules")] = False,
 ) -> None:
     labels = chosen_labels(read_labels(data, data_images), only_names, part, limit)
     model_set = read_model_set(models)
-    spec = {"detector": model_set.pipeline.detector_input, "encoder": model_set.pipeline.encoder_input}[stage]
-    pictures = make_set(images, count, {stage: spec})
-    settings = {
-        "source": model_set.stages[stage].source.model_dump(),
-        "input_px": [spec.height_px, spec.width_px],
-        "data": f"{data.parent.name}/{data.name}",
-        "n_images": len(labels.pictures),
-        "n_calibration_pictures": len(pictures.pictures),
-        "calibration_set_sha256": pictures.sha256(),
-        "against_float": AGAINST_FLOAT,
-    }
+    pictures, fed, settings = prepared(models, model_set, stage, images, count)
+    settings |= {"data": f"{data.parent.name}/{data.name}", "n_images": len(labels.pictures)}
+    targets: tuple[CalibrationTarget, ...] = (target,) if target else ("cpu", "tensorrt")
     rows: list[dict[str, Any]] = []
-    for name in target or ["cpu", "tensorrt"]:
-        recipe = recipes_for(name)[stage]  # type: ignore[arg-type]
-        calibrated = StageCalibration(stage, models / model_set.stages[stage].file, recipe, pictures, images)
+    for name in targets:
+        recipe = recipes_for(name)[stage]
+        calibrated = StageCalibration(models / model_set.stages[stage].file, recipe, pictures, fed)
         backend = TRIED_WITH[name]
-        with trial_chain(models, model_set, {}, BuildOptions(backend, "fp32", square=True)) as reference:
+        with trial_chain(
+            models, model_set, {}, BuildOptions(backend=backend, precision="fp32", square=True)
+        ) as reference:
             quality = QualityCheck(reference, Sample.of_labels(labels), METRICS[stage])
             for method in recipe.methods:
                 graph = calibrated.candidate(method)
                 layers = quantized_layers(graph)
-                options = BuildOptions(backend, "int8", square=True)
+                options = BuildOptions(backend=backend, precision="int8", square=True)
                 with trial_chain(models, model_set, {stage: graph}, options) as candidate:
                     rows.append(row((stage, name, method), len(layers), quality, candidate))
                 write(out, "int8 accuracy", settings, rows)
-            for method, keep in nncf_scopes(calibrated.graph, layers, recipe) if name == "cpu" and nncf else ():
-                feeds = list(feeds_of(pictures, images, stage))
-                with nncf_chain(models, stage, feeds, keep) as (candidate, n_layers):
-                    rows.append(row((stage, name, method), n_layers, quality, candidate))
+            for rule, keep in nncf_scopes(calibrated.graph, layers, recipe) if name == "cpu" and nncf else ():
+                with nncf_chain(models, stage, list(fed.feeds()), keep) as (candidate, n_layers):
+                    rows.append(row((stage, name, rule), n_layers, quality, candidate))
                 write(out, "int8 accuracy", settings, rows)
+
+
+def prepared(
+    models: Path, model_set: ModelSet, stage: StageName, images: Path, count: int
+) -> tuple[CalibrationSet, StageInputs, dict[str, Any]]:
+    """Return the calibration set, what it feeds to the stage, and the settings for the result file."""
+    spec = model_set.pipeline.picture_inputs()[stage]
+    pictures = make_set(images, count, {stage: spec})
+    fed = StageInputs(models, model_set, stage, [images / picture.id for picture in pictures.pictures])
+    settings = {
+        "source": model_set.stages[stage].source.model_dump(),
+        "input_px": [spec.height_px, spec.width_px],
+        "n_calibration_pictures": len(pictures.pictures),
+        "calibration_set_sha256": pictures.sha256(),
+        "against_float": AGAINST_FLOAT,
+    }
+    return pictures, fed, settings
+
+
+@app.command()
+def saturation(
+    models: Path,
+    images: Annotated[Path, typer.Option(help="calibration pictures")],
+    data: Annotated[Path, typer.Option(help="labels")],
+    only_names: Annotated[Path | None, typer.Option(help="split JSON: lists of file names")] = None,
+    part: str = "validation",
+    count: int = 64,
+    limit: int | None = None,
+) -> None:
+    labels = chosen_labels(read_labels(data), only_names, part, limit)
+    model_set = read_model_set(models)
+    pictures, fed, settings = prepared(models, model_set, "detector", images, count)
+    settings |= {"data": f"{data.parent.name}/{data.name}", "n_images": len(labels.pictures)}
+    recipe = recipes_for("cpu")["detector"]
+    backends: tuple[BackendName, ...] = ("openvino", "onnxruntime")
+    rows: list[dict[str, Any]] = []
+    for n_bits in (8, 7):
+        bits = recipe.model_copy(update={"weight_bits": n_bits})
+        calibrated = StageCalibration(models / model_set.stages["detector"].file, bits, pictures, fed)
+        graph = calibrated.candidate("minmax")
+        for backend in backends:
+            float32 = BuildOptions(backend=backend, precision="fp32", square=True)
+            int8 = BuildOptions(backend=backend, precision="int8", square=True)
+            with (
+                trial_chain(models, model_set, {}, float32) as reference,
+                trial_chain(models, model_set, {"detector": graph}, int8) as candidate,
+            ):
+                quality = QualityCheck(reference, Sample.of_labels(labels), METRICS["detector"])
+                lost = quality.measure(candidate)["box_ap"]
+            found = {
+                "backend": backend,
+                "weight_bits": n_bits,
+                "float": quality.expected["box_ap"],
+                "points_lost": lost,
+            }
+            print(json.dumps(found), flush=True)
+            rows.append(found)
+    print(write_result("saturation", settings | {"method": "minmax", "rows": rows}))
 
 
 def chosen_labels(labels: LabelledSet, only_names: Path | None, part: str, limit: int | None) -> LabelledSet:
@@ -120,7 +175,8 @@ def gated(
     labels = chosen_labels(read_labels(data, data_images), only_names, part, limit)
     manifest, model_set = read_manifest(bundle), read_model_set(models)
     quantized = [name for name, built in manifest.stages.items() if built.calibration]
-    if manifest.backend != "onnxruntime" or len(quantized) != 1 or manifest.gate is None:
+    calibration = manifest.stages[quantized[0]].calibration if len(quantized) == 1 else None
+    if manifest.backend != "onnxruntime" or calibration is None or manifest.gate is None:
         raise SystemExit(
             f"{bundle} is not a gated ONNX Runtime bundle with one INT8 network; edgekd build-engine --gate makes one."
         )
@@ -130,21 +186,24 @@ def gated(
         "source": built.source.model_dump(),
         "data": f"{data.parent.name}/{data.name}",
         "n_images": len(labels.pictures),
-        "n_calibration_pictures": int(built.calibration["n_pictures"]),
+        "n_calibration_pictures": int(calibration["n_pictures"]),
         "gate": manifest.gate.model_dump(),
         "against_float": AGAINST_FLOAT,
     }
-    options = BuildOptions(manifest.backend, "fp32", square=True)
+    options = BuildOptions(backend=manifest.backend, precision="fp32", square=True)
     constants = onnx.load(bundle / built.files[0].name).graph.initializer  # weights are INT8 already
     n_layers = sum(tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1 for tensor in constants)
-    method = f"{built.calibration['method']}, {len(manifest.gate.float_layers)} more layers float by the gate"
+    method = f"{calibration['method']}, {len(manifest.gate.float_layers)} more layers float by the gate"
     with trial_chain(models, model_set, {}, options) as reference, Chain.open(bundle) as candidate:
         quality = QualityCheck(reference, Sample.of_labels(labels), METRICS[stage])
-        rows = [row((stage, built.calibration["target"], method), n_layers, quality, candidate)]
+        target: CalibrationTarget = "tensorrt" if calibration["target"] == "tensorrt" else "cpu"
+        rows = [row((stage, target, method), n_layers, quality, candidate)]
     write(out, "int8 accuracy", settings, rows)
 
 
-def row(what: tuple[str, str, str], n_layers: int, quality: QualityCheck, candidate: Chain) -> dict[str, Any]:
+def row(
+    what: tuple[str, CalibrationTarget, str], n_layers: int, quality: QualityCheck, candidate: Chain
+) -> dict[str, Any]:
     """Measure one INT8 chain; `what` is its stage, target and method."""
     stage, target, method = what
     measured = quality.measure(candidate)
@@ -227,15 +286,11 @@ def speed(
             manifest = build_bundle(source, folder, BuildOptions("openvino", precision, square=True))  # type: ignore[arg-type]
             for stage in ("detector", "encoder"):
                 engines[stage, precision] = open_engine("openvino", manifest.stages[stage], folder, threads)  # type: ignore[index]
-        pipeline = read_model_set(models).pipeline
-        rows = [
-            row
-            for stage, spec, key in (
-                ("detector", pipeline.detector_input, "images"),
-                ("encoder", pipeline.encoder_input, "image"),
-            )
-            for row in speed_rows(stage, engines, {key: smooth_picture(spec.height_px, spec.width_px)})
-        ]
+        inputs = read_model_set(models).pipeline.picture_inputs()
+        rows = []
+        for stage, spec in inputs.items():
+            (name,) = CONTRACTS[stage].inputs
+            rows += speed_rows(stage, engines, {name: smooth_picture(spec.height_px, spec.width_px)})
     write(out, "int8 speed", {"threads": threads, "runs": SPEED_RUNS, "statistic": "minimum, runs interleaved"}, rows)
 
 

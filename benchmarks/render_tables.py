@@ -186,6 +186,22 @@ def int8_table() -> str:
     return markdown(header, rows) + "\n" + " ".join(notes) + f" {results[0]['against_float']}.\n"
 
 
+def saturation_table() -> str:
+    """What 8 and 7 bits of weights cost where sums of two 8-bit products saturate."""
+    result = newest("saturation")
+    if result is None:
+        return "Not measured.\n"
+    rows = [
+        [row["backend"], str(row["weight_bits"]), f"{row['float']:.4f}", f"{row['points_lost']:.2f}"]
+        for row in result["rows"]
+    ]
+    note = (
+        f"{machine_line(result)} {result['data']}: {result['n_images']} pictures, "
+        f"{result['n_calibration_pictures']} to calibrate; ranges by {result['method']}.\n"
+    )
+    return markdown(["library", "bits of weights", "box AP in float", "points lost"], rows) + "\n" + note
+
+
 def int8_speed_table() -> str:
     """OpenVINO in three precisions, in turns."""
     result = newest("int8_speed")
@@ -255,6 +271,7 @@ TABLES = {
     "haar": haar_table,
     "int8": int8_table,
     "int8_speed": int8_speed_table,
+    "saturation": saturation_table,
     "masks": masks_table,
     "mosaic": mosaic_table,
     "mosaic_speed": mosaic_speed_table,

@@ -19,6 +19,9 @@ Prompt = Literal["box", "box+centre"]
 RangeMethod = Literal["minmax", "percentile", "entropy"]
 """How ranges of activations are found in calibration."""
 
+WeightBits = Literal[7, 8]
+"""Of INT8 weights: 7 keeps the sum of two products within 16 bits, where a processor adds them in 16."""
+
 RangeMethodWish = Literal["auto", "minmax", "percentile", "entropy"]
 """`auto` measures all of them and keeps the best."""
 

@@ -19,7 +19,7 @@ PACKAGES = (
     "transformers", "triton", "tensorrt", "tensorrt-rtx", "pycuda",
 )  # fmt: skip
 L4T_RELEASE = Path("/etc/nv_tegra_release")
-_ISA_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16")
+_ISA_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16")
 
 
 class Machine(BaseModel):
@@ -60,6 +60,14 @@ def describe_machine() -> Machine:
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         versions=package_versions(),
     )
+
+
+def saturates_int8(isa: Sequence[str]) -> bool:
+    """Say whether a processor with these instructions adds pairs of 8-bit products in 16 bits, where they saturate.
+
+    x86 without VNNI does (`vpmaddubsw`: 2 x 255 x 127 is above 32767); VNNI, AMX and ARM add in 32 bits.
+    """
+    return "avx2" in isa and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(isa)
 
 
 def package_versions() -> dict[str, str]:

@@ -19,10 +19,11 @@ from PIL import Image
 
 from edgekd.data.pixels import read_pixels
 from edgekd.data.read import read_labels
-from edgekd.deploy.calibration_set import feeds_of, make_set
+from edgekd.deploy.stage_inputs import StageInputs
 from edgekd.errors import DataError, EdgekdError, InputError
 from edgekd.measure.accuracy import EvaluateOptions, evaluate_chain
-from edgekd.model_set import ImageInput
+from edgekd.model_set import read_model_set
+from edgekd.package_files import default_models
 from edgekd.runtime.preprocess import preprocess
 from edgekd.runtime.sources import frames, read_picture
 from edgekd.types import Detections
@@ -33,15 +34,6 @@ SMOOTH = np.dstack([*np.meshgrid(np.arange(32) * 8, np.arange(24) * 10), np.full
 ALPHA = RNG.integers(0, 256, (24, 32, 1), np.uint8)
 DEEP = RNG.integers(0, 2**11, (24, 32, 3)).astype(np.uint16)
 DEEP[0, 0] = 2047
-SPEC = ImageInput(
-    height_px=64,
-    width_px=64,
-    place="centre",
-    interpolation="linear",
-    mean=(0, 0, 0),
-    std=(255, 255, 255),
-    pad=(114, 114, 114),
-)
 
 
 def save(mode: str, name: str, **options: Any) -> Callable[[Path], Path]:
@@ -112,9 +104,8 @@ def test_every_reader_sees_the_same_pixels(known: tuple[Path, np.ndarray, int]) 
     # evaluation and gates
     np.testing.assert_array_equal(_seen_in_evaluation(labels), pixels)
     # calibration
-    blob, _ = preprocess(pixels, SPEC)
-    chosen = make_set(path.parent, 4, {"detector": SPEC})
-    (feed,) = feeds_of(chosen, path.parent, "detector")
+    blob, _ = preprocess(pixels, read_model_set(default_models()).pipeline.detector_input)
+    (feed,) = _seen_in_calibration(path)
     np.testing.assert_array_equal(next(iter(feed.values())), blob)
     # distillation
     np.testing.assert_array_equal(_seen_in_distillation(labels), pixels)
@@ -127,6 +118,11 @@ def test_finetuning_sees_the_same_pixels(known: tuple[Path, np.ndarray, int]) ->
     (picture,) = read_labels(path.parent.parent).for_masks().pictures
     frame = crops.whole_frame(picture, max(picture.size_px), 1)
     np.testing.assert_array_equal(frame.image, crops.normalise(read_picture(path)))
+
+
+def _seen_in_calibration(path: Path) -> list[dict[str, Any]]:
+    models = default_models()
+    return list(StageInputs(models, read_model_set(models), "detector", [path]).feeds())
 
 
 def _seen_in_evaluation(labels: Any) -> np.ndarray:
@@ -195,7 +191,6 @@ def test_every_reader_refuses_what_is_broken(tmp_path: Path, kind: str) -> None:
     Image.fromarray(RGB).save(path)
     (tmp_path / "labels" / "a.txt").write_text("0 .5 .5 .5 .5\n")
     labels = read_labels(tmp_path)
-    chosen = make_set(path.parent, 4, {"detector": SPEC})
     BROKEN[kind](path)
     readers: list[Callable[[], object]] = [
         lambda: read_picture(path),
@@ -203,7 +198,7 @@ def test_every_reader_refuses_what_is_broken(tmp_path: Path, kind: str) -> None:
         lambda: read_pixels(labels.pictures[0]),
         lambda: _seen_in_evaluation(labels),
         lambda: _seen_in_distillation(labels),
-        lambda: list(feeds_of(chosen, path.parent, "detector")),
+        lambda: _seen_in_calibration(path),
         lambda: read_labels(tmp_path),
     ]
     for reader in readers:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekd.backends import CalibrationTarget
-from edgekd.choices import Part, RangeMethodWish
+from edgekd.choices import Part, RangeMethodWish, WeightBits
 
 
 def calibrate(
@@ -28,6 +28,9 @@ def calibrate(
     trial_count: Annotated[int, typer.Option(help="pictures that methods are compared on", min=1)] = 32,
     recipe: Annotated[list[Path] | None, typer.Option(help="your own recipe; may be given once per network")] = None,
     set_file: Annotated[Path | None, typer.Option("--set", help="calibration set that the pictures must match")] = None,
+    weight_bits: Annotated[
+        WeightBits | None, typer.Option(help="7 for x86 without VNNI; default: what this processor needs")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the description of the set here too")] = None,
 ) -> None:
     """Measure ranges on pictures and write graphs with Q/DQ pairs; the decoder stays float."""
@@ -43,6 +46,7 @@ def calibrate(
         n_pictures=count,
         recipes=tuple(recipe or ()),
         set_file=set_file,
+        weight_bits=weight_bits,
     )
     labels = read_labels(data, data_images, limit=trial_count) if data and method == "auto" else None
     with log.status("calibrating"):

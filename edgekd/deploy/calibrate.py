@@ -17,7 +17,7 @@ from typing import Any
 import onnx
 
 from edgekd.backends import CalibrationTarget
-from edgekd.choices import Part, RangeMethod, RangeMethodWish
+from edgekd.choices import Part, RangeMethod, RangeMethodWish, WeightBits
 from edgekd.data.labels import LabelledSet
 from edgekd.deploy import calibration_set
 from edgekd.deploy.calibration_recipes import CalibrationRecipe, recipes_for
@@ -27,6 +27,7 @@ from edgekd.deploy.onnx_edit import fix_shapes, shapes_of_values
 from edgekd.deploy.qdq import Placement, calibration_facts, insert_pairs, place_pairs, tie_ranges, write_facts
 from edgekd.deploy.ranges import collect_histograms, find_overflows, fp32_pins, ranges_by
 from edgekd.deploy.stage_inputs import StageInputs
+from edgekd.environment import describe_machine, saturates_int8
 from edgekd.errors import ModelError
 from edgekd.files import atomic_folder, sha256_of
 from edgekd.graphs import StageName
@@ -62,6 +63,8 @@ class CalibrateOptions:
         n_pictures: how many of the folder are used.
         recipes: the user's own recipe files.
         set_file: a calibration set that the folder must match; None makes one.
+        weight_bits: of INT8 weights; None is what the recipe says, and 7 for a CPU where this processor saturates
+            sums of 8-bit products (`edgekd.environment.saturates_int8`).
     """
 
     target: CalibrationTarget
@@ -70,6 +73,7 @@ class CalibrateOptions:
     n_pictures: int = 128
     recipes: tuple[Path, ...] = ()
     set_file: Path | None = None
+    weight_bits: WeightBits | None = None
 
 
 def stages_of(models: str | Path, part: Part | None = None) -> tuple[StageName, ...]:
@@ -141,7 +145,7 @@ def calibrate_models(
     """
     model_set = read_model_set(models)
     _check_float(models, model_set, options.stages)
-    recipes = recipes_for(options.target, options.recipes)
+    recipes = _with_weight_bits(recipes_for(options.target, options.recipes), options, report)
     inputs = model_set.pipeline.picture_inputs()
     preprocessing = {stage: inputs[stage] for stage in options.stages if stage in inputs}
     pictures = _pictures(images, options, preprocessing)
@@ -201,7 +205,7 @@ class StageCalibration:
     def candidate(self, method: RangeMethod) -> onnx.ModelProto:
         """Return the Q/DQ graph with ranges by `method`, its origin in its metadata."""
         ranges = tie_ranges(ranges_by(self._histograms, method, self.recipe), self.placement.groups)
-        graph = insert_pairs(self.graph, self.placement, ranges, self.recipe.activations == "signed")
+        graph = insert_pairs(self.graph, self.placement, ranges, self.recipe)
         write_facts(graph, self._facts(method))
         return graph
 
@@ -211,6 +215,7 @@ class StageCalibration:
             "target": self.recipe.target,
             "method": method,
             "recipe": self.recipe.name,
+            "weight_bits": str(self.recipe.weight_bits),
             "recipe_sha256": hashlib.sha256(self.recipe.model_dump_json().encode()).hexdigest(),
             "set": self._pictures.name,
             "set_sha256": self._pictures.sha256(),
@@ -224,6 +229,20 @@ def _check_float(models: Path, model_set: ModelSet, stages: tuple[StageName, ...
     done = [name for name in stages if model_set.stages[name].quantized]
     if done:
         raise ModelError(f"the {done[0]} in {models} is quantized already; calibrate what edgekd export wrote")
+
+
+def _with_weight_bits(
+    recipes: Mapping[StageName, CalibrationRecipe], options: CalibrateOptions, report: Report
+) -> Mapping[StageName, CalibrationRecipe]:
+    n_bits = options.weight_bits
+    if n_bits is None and options.target == "cpu" and saturates_int8(describe_machine().isa):
+        report(
+            "weights have 7 bits: this processor adds pairs of 8-bit products in 16 bits, where 8-bit weights saturate"
+        )
+        n_bits = 7
+    if n_bits is None:
+        return recipes
+    return {stage: recipe.model_copy(update={"weight_bits": n_bits}) for stage, recipe in recipes.items()}
 
 
 def _pictures(images: Path, options: CalibrateOptions, preprocessing: dict[StageName, ImageInput]) -> CalibrationSet:

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgekd.backends import CalibrationTarget
-from edgekd.choices import RangeMethod
+from edgekd.choices import RangeMethod, WeightBits
 from edgekd.errors import InputError
 from edgekd.files import read_json
 from edgekd.graphs import StageName
@@ -54,6 +54,7 @@ class CalibrationRecipe(BaseModel):
         activations: `signed` is symmetric S8, what TensorRT reads; `unsigned` is U8 with a zero-point.
         float_layers: what stays float beside that.
         methods: how ranges may be found; the first is used when nothing can be measured.
+        weight_bits: of INT8 weights. With 7 no sum of two products leaves 16 bits (x86 without VNNI saturates there).
         percentile: of the values that the range of method `percentile` covers.
     """
 
@@ -69,6 +70,7 @@ class CalibrationRecipe(BaseModel):
     activations: Literal["signed", "unsigned"]
     float_layers: tuple[FloatRule, ...] = ()
     methods: tuple[RangeMethod, ...] = Field(min_length=1)
+    weight_bits: WeightBits = 8
     percentile: float = Field(default=99.99, gt=50, le=100)
 
     def keeps_float(self, layer: str) -> bool:

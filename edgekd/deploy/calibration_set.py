@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekd.errors import DataError, InputError
 from edgekd.files import read_json, sha256_of
-from edgekd.graphs import IMAGE, IMAGES, StageName
+from edgekd.graphs import StageName
 from edgekd.model_set import ImageInput, brief
-from edgekd.runtime.preprocess import preprocess
 from edgekd.runtime.sources import pictures_in, read_picture
 
 MAX_BYTES = 16 << 20
-INPUT_NAMES: dict[StageName, str] = {"detector": IMAGES, "encoder": IMAGE}
 
 
 class CalibrationPicture(BaseModel):
@@ -110,15 +106,6 @@ def check_set(known: CalibrationSet, folder: Path, preprocessing: dict[StageName
             )
     _check_readable([folder / picture.id for picture in known.pictures])
     return known.model_copy(update={"preprocessing": preprocessing})
-
-
-def feeds_of(
-    known: CalibrationSet, folder: Path, stage: StageName, limit: int | None = None
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Yield a stage's input a picture, made by the runtime's own preprocessing."""
-    for picture in known.pictures[:limit]:
-        blob, _ = preprocess(read_picture(folder / picture.id), known.preprocessing[stage])
-        yield {INPUT_NAMES[stage]: blob}
 
 
 def _check_readable(paths: list[Path]) -> None:

@@ -19,6 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from edgekd.choices import WeightBits
 from edgekd.deploy.calibration_recipes import CalibrationRecipe
 
 PAIR_OPS = ("QuantizeLinear", "DequantizeLinear")
@@ -62,7 +63,7 @@ def place_pairs(model: onnx.ModelProto, recipe: CalibrationRecipe) -> Placement:
 
 
 def insert_pairs(
-    model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, Range], signed: bool
+    model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, Range], recipe: CalibrationRecipe
 ) -> onnx.ModelProto:
     """Return the graph with a pair on every placed activation and on every weight of a placed layer.
 
@@ -70,7 +71,7 @@ def insert_pairs(
         model: float graph; not changed.
         placement: from `place_pairs` for this graph.
         ranges: lowest and highest value of every placed activation, already tied.
-        signed: symmetric S8 instead of U8 with a zero-point.
+        recipe: activations as symmetric S8 or as U8 with a zero-point, and how many bits weights have.
     """
     quantized = onnx.ModelProto()
     quantized.CopyFrom(model)
@@ -79,7 +80,7 @@ def insert_pairs(
     inside = {*placement.layers, *placement.carriers}
     pairs: dict[str, list[onnx.NodeProto]] = {}
     for name in placement.activations:
-        scale, zero = activation_scale(ranges[name], signed)
+        scale, zero = activation_scale(ranges[name], recipe.activations == "signed")
         pairs[name] = _pair(graph, name, scale, zero, axis=None)
     weight_pairs: list[onnx.NodeProto] = []
     for node in graph.node:
@@ -87,7 +88,7 @@ def insert_pairs(
             continue
         if node.name in placement.layers and node.input[1] + _DQ not in {pair.output[0] for pair in weight_pairs}:
             axis = 0 if _is_rows(node) else constants[node.input[1]].ndim - 1
-            scale, zero = weight_scale(constants[node.input[1]], axis)
+            scale, zero = weight_scale(constants[node.input[1]], axis, recipe.weight_bits)
             weight_pairs += _pair(graph, node.input[1], scale, zero, axis)
         quantizable = {*pairs, node.input[1]} if node.name in placement.layers else set(pairs)
         for index, name in enumerate(node.input):
@@ -106,10 +107,15 @@ def activation_scale(span: Range, signed: bool) -> tuple[NDArray[np.float32], ND
     return np.array(scale, np.float32), np.array(np.clip(round(-low / scale), 0, 255), np.uint8)
 
 
-def weight_scale(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Return symmetric scales, one an output channel along `axis`, and zero-points (zeros)."""
+def weight_scale(
+    weight: NDArray[np.float32], axis: int, n_bits: WeightBits = 8
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Return symmetric scales, one for each output channel along `axis`, and zero-points (zeros).
+
+    Steps reach from -127 to 127, with 7 bits from -63 to 63.
+    """
     others = tuple(index for index in range(weight.ndim) if index != axis)
-    scale = np.maximum(np.abs(weight).max(others), 1e-8) / 127
+    scale = np.maximum(np.abs(weight).max(others), 1e-8) / (2 ** (n_bits - 1) - 1)
     return scale.astype(np.float32), np.zeros(len(scale), np.int8)
 
 

@@ -17,6 +17,7 @@ from edgekd.deploy.calibration_recipes import calibration_folder, read_recipe, r
 from edgekd.deploy.calibration_set import CalibrationSet, make_set
 from edgekd.deploy.qdq import calibration_facts
 from edgekd.deploy.ranges import collect_histograms, ranges_by
+from edgekd.deploy.stage_inputs import StageInputs
 from edgekd.errors import DataError, InputError, ModelError
 from edgekd.files import sha256_of
 from edgekd.model_set import CALIBRATION_SET, read_model_set
@@ -57,10 +58,10 @@ def test_hashes_are_in_the_graph_and_in_the_model_set(models: Path, calibrated: 
 
 
 def test_pictures_go_through_the_runtimes_preprocessing(models: Path, pictures: Path) -> None:
-    assert calibration_set.preprocess is runtime_preprocess.preprocess
     spec = read_model_set(models).pipeline.detector_input
     known = make_set(pictures, 2, {"detector": spec})
-    (first, _) = calibration_set.feeds_of(known, pictures, "detector")
+    chosen = [pictures / picture.id for picture in known.pictures]
+    (first, _) = StageInputs(models, read_model_set(models), "detector", chosen).feeds()
     expected, _ = runtime_preprocess.preprocess(read_picture(pictures / known.pictures[0].id), spec)
     np.testing.assert_array_equal(first["images"], expected)
 

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekd.choices import WeightBits
 from edgekd.deploy import qdq
 from edgekd.deploy.calibrate import name_layers
 from edgekd.deploy.calibration_recipes import CalibrationRecipe, recipes_for
 from edgekd.deploy.onnx_edit import fix_shapes
 from edgekd.deploy.qdq import UnionFind, tie_ranges
+from edgekd.environment import describe_machine, saturates_int8
 from edgekd.package_files import default_models
 
 
@@ -33,7 +35,7 @@ def quantized(model: onnx.ModelProto, recipe: CalibrationRecipe, tied: bool = Tr
     placement = qdq.place_pairs(model, recipe)
     ranges = {name: (-0.3, 1.0 + index / 50) for index, name in enumerate(placement.activations)}
     groups = placement.groups if tied else UnionFind()
-    return qdq.insert_pairs(model, placement, tie_ranges(ranges, groups), recipe.activations == "signed")
+    return qdq.insert_pairs(model, placement, tie_ranges(ranges, groups), recipe)
 
 
 def scales_around(model: onnx.ModelProto, op_type: str) -> list[set[float]]:
@@ -125,10 +127,46 @@ def test_one_convolution_by_hand() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     recipe = recipes_for("cpu")["encoder"]
-    model = qdq.insert_pairs(model, qdq.place_pairs(model, recipe), {"x": (0.0, 2.55)}, signed=False)
+    model = qdq.insert_pairs(model, qdq.place_pairs(model, recipe), {"x": (0.0, 2.55)}, recipe)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (y,) = session.run(None, {"x": np.array([[[[1.004, 9.0]]]], np.float32)})
     np.testing.assert_allclose(y.ravel(), [127 * 1.0, 127 * 2.55], rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_bits", [7, 8])
+def test_two_products_stay_within_16_bits_when_weights_have_7(n_bits: WeightBits) -> None:
+    weight = np.random.default_rng(0).normal(0, 3, (6, 4, 3, 3)).astype(np.float32)
+    scale, zero = qdq.weight_scale(weight, 0, n_bits)
+    steps = np.rint(weight / scale.reshape(-1, 1, 1, 1))
+    assert np.abs(steps).max() == 2 ** (n_bits - 1) - 1 and not zero.any()
+    assert (2 * 255 * np.abs(steps).max() <= 32767) == (n_bits == 7), "sum of two products of U8 and S8"
+
+
+@pytest.mark.parametrize("n_bits", [7, 8])
+def test_sums_of_the_largest_products_saturate_where_it_is_said(n_bits: WeightBits) -> None:
+    """576 products of the largest input and weight; where 16-bit sums saturate, 8-bit weights lose half of the sum."""
+    weights = {"first": np.ones((64, 64, 3, 3), np.float32), "second": np.full((64, 64, 3, 3), 1 / 576, np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "first"], ["sum"], name="layer1"),
+            helper.make_node("Relu", ["sum"], ["r"]),
+            helper.make_node("Conv", ["r", "second"], ["y"], name="layer2"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64, 6, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64, 2, 2])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    recipe = recipes_for("cpu")["encoder"].model_copy(update={"weight_bits": n_bits})
+    ranges = {"x": (0.0, 2.55), "r": (0.0, 576 * 2.55)}
+    model = qdq.insert_pairs(model, qdq.place_pairs(model, recipe), ranges, recipe)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": np.full((1, 64, 6, 6), 2.55, np.float32)})
+    if n_bits == 8 and saturates_int8(describe_machine().isa):
+        assert y.max() < 0.6 * 576 * 2.55
+    else:
+        np.testing.assert_allclose(y, 576 * 2.55, rtol=1e-3)
 
 
 @given(st.floats(-50, 50), st.floats(-50, 50), st.booleans())
