@@ -4,13 +4,17 @@
 
 Mean IoU per object with ground-truth boxes, by COCO size and class, at every input size asked for; point prompts and
 box with centre; the filled box, the inscribed ellipse and GrabCut; seconds per picture in PyTorch. `--grid FILE.png`
-draws the objects with the highest and the lowest IoU, `--command` is recorded as what made the weights.
+draws the objects with the highest and the lowest IoU, `--command` is recorded as what made the weights. `--steps N`
+asks another question: where fine-tuning begins. It trains N steps of each stage from the weights, with the defaults of
+`edgekd finetune` on the training pictures of the split, and measures before and after. WEIGHTS is a file or a name
+such as tinysam-nwpu.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +29,8 @@ from edgekd.data.pixels import read_pixels
 from edgekd.data.read import read_labels
 from edgekd.files import sha256_of
 from edgekd.models.tinysam import TinySam, load_tinysam
-from edgekd.train.finetune.job import NWPU_SPLIT
+from edgekd.models.weights import resolve
+from edgekd.train.finetune.job import NWPU_SPLIT, FinetuneJob, config_for, run_job
 from edgekd.train.finetune.prompts import PromptKind
 from edgekd.train.finetune.quality import (
     BASELINES,
@@ -48,6 +53,9 @@ def main() -> None:
     samples = read_labels(arguments.data, images).only(names).for_masks().pictures[:: arguments.every]
     model = load_tinysam(arguments.weights)
     results: dict[str, object] = {}
+    if arguments.steps:
+        write(arguments, samples, start(arguments, samples), "finetune_start")
+        return
     for side, kind in [(side, kind) for side in arguments.sides for kind in arguments.prompts]:
         results[f"{kind}_{side}px"] = measure(model, samples, side, kind)
         print(f"{kind} at {side} px", json.dumps(results[f"{kind}_{side}px"]), flush=True)
@@ -62,13 +70,15 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help="checkpoint of edgekd finetune, tinysam.pth or mobile_sam.pt")
+    parser.add_argument("weights", type=resolve, help="best.pt, tinysam.pth, mobile_sam.pt or a name")
     parser.add_argument("--data", type=Path, required=True, help="COCO JSON with polygons")
     parser.add_argument("--images", type=Path, help="by default images/ beside the JSON")
     parser.add_argument("--split", type=Path, default=NWPU_SPLIT, help="JSON with a list `validation`")
     parser.add_argument("--sides", type=int, nargs="+", default=[1024, 512], help="longer side of the input, px")
     parser.add_argument("--prompts", nargs="+", default=["box", "point", "box+centre"])
     parser.add_argument("--every", type=int, default=1, help="take every n-th validation picture")
+    parser.add_argument("--steps", type=int, default=0, help="train so many per stage, measure before and after")
+    parser.add_argument("--stages", default="1,2,3", help="of --steps")
     parser.add_argument("--baselines", action="store_true", help="box fill, ellipse and GrabCut as well")
     parser.add_argument("--grid", type=Path, help="PNG of the best and worst objects")
     parser.add_argument("--threads", type=int, default=2)
@@ -83,6 +93,26 @@ def measure(model: TinySam, samples: Sequence[LabelledPicture], side: int, kind:
     for sample in samples:
         scores += score(predict_objects(model, sample, side, kind))
     return summarise(scores) | {"seconds_per_picture": round((time.perf_counter() - began) / len(samples), 3)}
+
+
+def start(arguments: argparse.Namespace, samples: Sequence[LabelledPicture]) -> dict[str, object]:
+    """Mean IoU with box prompts before and after a few steps; the run itself validates on one picture."""
+    side, lists = arguments.sides[0], json.loads(arguments.split.read_text())
+    config = config_for("tinysam", arguments.stages, arguments.steps, None, 0, from_weights=True)
+    found: dict[str, object] = {"learning_rate": config.learning_rate}
+    found["before"] = measure(load_tinysam(arguments.weights), samples, side, "box")
+    print("before", json.dumps(found["before"]), flush=True)
+    with tempfile.TemporaryDirectory() as room:
+        split = Path(room) / "split.json"
+        split.write_text(json.dumps({"train": lists["train"], "validation": lists["validation"][:1]}))
+        job = FinetuneJob(
+            model="tinysam", data=arguments.data, images=arguments.images, output=Path(room) / "run", config=config,
+            weights=arguments.weights, split=split,
+        )  # fmt: skip
+        run_job(job, lambda stage, step, losses: None, print)
+        found["after"] = measure(load_tinysam(job.output / "best.pt"), samples, side, "box")
+    print("after", json.dumps(found["after"]), flush=True)
+    return found
 
 
 def draw_grid(model: TinySam, samples: Sequence[LabelledPicture], side: int, path: Path) -> None:
@@ -121,7 +151,12 @@ def tile(found: ObjectMask, sample: LabelledPicture) -> np.ndarray:
     return np.asarray(small)
 
 
-def write(arguments: argparse.Namespace, samples: Sequence[LabelledPicture], results: dict[str, object]) -> None:
+def write(
+    arguments: argparse.Namespace,
+    samples: Sequence[LabelledPicture],
+    results: dict[str, object],
+    theme: str = "finetune",
+) -> None:
     report = {
         "weights_sha256": sha256_of(arguments.weights),
         "settings": {
@@ -130,11 +165,13 @@ def write(arguments: argparse.Namespace, samples: Sequence[LabelledPicture], res
             "n_pictures": len(samples),
             "threads": arguments.threads,
             "training_command": arguments.command,
+            "steps_per_stage": arguments.steps,
+            "stages": arguments.stages if arguments.steps else "",
             "masks": "cut to the box with box prompts, as the runtime returns them; PyTorch fp32",
         },
         "results": results,
     }
-    print(write_result("finetune", report, arguments.output))
+    print(write_result(theme, report, arguments.output))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def finetune(
     size: Annotated[CropSizeName, typer.Option(help="of the crop segmenter: crops of 64, 96 or 128 px")] = "M",
     stages: Stages = None,
     steps: Annotated[int | None, typer.Option(min=1, help="per stage: 300 (crop: 2400)")] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="learning rate of the heads: 2e-4 (crop: 2e-3)")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="of the heads: 2e-4, trained TinySAM 2e-5, crop 2e-3")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="crops per step: 4 (crop: 32)")] = None,
     accumulate: Annotated[int, typer.Option(min=1, help="batches per step")] = 1,
     imgsz: Annotated[int | None, typer.Option(min=32, help="side of the crops, px: 224 (crop: of its size)")] = None,
@@ -62,7 +62,7 @@ def finetune(
     need_modules("training", *NEEDS[model])
     from edgekd.train.finetune.job import FinetuneJob, config_for, report_lines, run_job
 
-    config = config_for(model, stages, steps, lr, seed)
+    config = config_for(model, stages, steps, lr, seed, weights is not None)
     job = FinetuneJob(
         model=model,
         data=data,

@@ -27,6 +27,9 @@ NWPU_SPLIT = Path(__file__).parents[2] / "data/splits/nwpu_seed0.json"
 VALIDATION_SHARE = 0.2
 N_RETENTION_PICTURES = 8
 CROP_PX, VALIDATION_PX = 224, 1024
+TRAINED_RATE = 2e-5
+"""Learning rate of a TinySAM that was trained before. The first steps of AdamW move every weight by the whole rate in
+one direction; ten times this rate spoils the encoder's outputs within twenty steps."""
 FREE_BYTES = 1 << 30
 """Space for two resume files of TinySAM and a report, with room to spare."""
 
@@ -91,7 +94,12 @@ class Samples:
 
 
 def config_for(
-    model: SegmenterName, stages: str | None, n_steps: int | None, learning_rate: float | None, seed: int
+    model: SegmenterName,
+    stages: str | None,
+    n_steps: int | None,
+    learning_rate: float | None,
+    seed: int,
+    from_weights: bool = False,
 ) -> FinetuneConfig:
     """The settings with which a network learns well, with what a user wants otherwise.
 
@@ -99,8 +107,9 @@ def config_for(
         model: the network.
         stages: such as "1,2,3"; None takes all that the network has.
         n_steps: per stage; None takes 300, for the crop segmenter 2400.
-        learning_rate: of the heads; None takes the network's own.
+        learning_rate: of the heads; None takes the network's own, which is lower where it was trained before.
         seed: of split, weights and data order.
+        from_weights: the network was trained before.
 
     Raises:
         InputError: `stages` are not stages of the network.
@@ -113,6 +122,8 @@ def config_for(
         config = crop_config(n_steps or CROP_STEPS, seed)
     else:
         config = FinetuneConfig(parse_stages(stages or "1,2,3", n_steps or 300), seed=seed)
+        if model == "tinysam" and from_weights:
+            config = replace(config, learning_rate=TRAINED_RATE)
     return config if learning_rate is None else replace(config, learning_rate=learning_rate)
 
 
@@ -133,7 +144,7 @@ def run_job(job: FinetuneJob, on_step: StepWatch, say: Callable[[str], None]) ->
     with_boxes = job.model == "crop" and job.teacher is not None
     train, validation = split_samples(read_samples(job.data, job.images, with_boxes), job)
     kept = validation[:N_RETENTION_PICTURES] if job.keep_data is None else read_samples(job.keep_data, None)
-    task = build_task(job, Samples(train, validation, kept))
+    task = build_task(job, Samples(train, validation, kept), say)
     _say_parts(task, job.config.stages, say)
     if job.keep_data is None and job.weights is not None:
         say("retention is measured on validation pictures of the new task; name pictures of the old one as keep data")
@@ -201,7 +212,7 @@ def split_samples(
     return parts
 
 
-def build_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
+def build_task(job: FinetuneJob, samples: Samples, say: Callable[[str], None] = lambda line: None) -> SegmenterTask:
     """The network with its data. Raises InputError, ModelError and TrainingError."""
     if job.model == "crop":
         from edgekd.train.finetune.crop_job import crop_task
@@ -209,7 +220,7 @@ def build_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
         return crop_task(job, samples.train, samples.validation)
     if job.oriented:
         raise InputError(f"oriented is set and the model is {job.model}, expected crop; leave it out")
-    return _tinysam_task(job, samples) if job.model == "tinysam" else _sam3_task(job, samples)
+    return _tinysam_task(job, samples, say) if job.model == "tinysam" else _sam3_task(job, samples)
 
 
 def _sam3_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
@@ -240,7 +251,7 @@ def _sam3_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
     return Sam3Task(model, data)
 
 
-def _tinysam_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
+def _tinysam_task(job: FinetuneJob, samples: Samples, say: Callable[[str], None]) -> SegmenterTask:
     import torch
 
     from edgekd.models.tinysam import TinySam, load_tinysam
@@ -261,7 +272,10 @@ def _tinysam_task(job: FinetuneJob, samples: Samples) -> SegmenterTask:
         validation_px=(VALIDATION_PX if job.validation_px is None else job.validation_px,),
     )
     teacher = None if job.teacher is None else load_teacher(job.teacher)
-    return TinySamTask(model, data, job.adapter_rank, from_nothing=job.weights is None, teacher=teacher)
+    task = TinySamTask(model, data, job.adapter_rank, from_nothing=job.weights is None, teacher=teacher)
+    if "point" not in task.kinds:
+        say(f"the weights know no single points: prompts of training and retention are {', '.join(task.kinds)}")
+    return task
 
 
 def _check_space(folder: Path) -> None:

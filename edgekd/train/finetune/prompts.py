@@ -32,6 +32,17 @@ from edgekd.train.finetune.crops import Crop
 PromptKind = Literal["box", "box+centre", "point"]
 PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
 
+
+def known_kinds(model: TinySam) -> tuple[PromptKind, ...]:
+    """The kinds of prompts that a network can answer.
+
+    A foreground point whose embedding is zero was never learned, as in `tinysam-nwpu`, whose graph takes boxes. Such
+    a network answers a point with a loss thirty times that of a box, and would forget its boxes over it.
+    """
+    knows_points = bool(model.prompt_encoder.point_embeddings[FOREGROUND].weight.any())
+    return PROMPT_KINDS if knows_points else tuple(kind for kind in PROMPT_KINDS if kind != "point")
+
+
 BOX_NOISE = 0.06
 """Standard deviation of a jittered corner, as a share of the box's side; a detector's boxes are about that far off."""
 

@@ -26,7 +26,7 @@ from edgekd.models.tinyvit import EMBEDDING_CHANNELS
 from edgekd.train.finetune.auxiliary import DenseAuxiliary
 from edgekd.train.finetune.crops import CropRecipe, draw_crops, some_objects
 from edgekd.train.finetune.freeze import ADAPTER_PATTERN, TINYSAM, TINYSAM_FROM_NOTHING, FreezePolicy
-from edgekd.train.finetune.prompts import PROMPT_KINDS, PromptBatch, PromptKind
+from edgekd.train.finetune.prompts import PROMPT_KINDS, PromptBatch, PromptKind, known_kinds
 from edgekd.train.finetune.quality import Mask, predict_objects, score, summarise
 from edgekd.train.finetune.teacher import MaskTeacher, distillation_loss
 
@@ -39,7 +39,8 @@ class TinySamData:
         retention: pictures whose masks must not get worse; by default a few of the validation pictures.
         validation_px: longer sides at which the network is validated.
         prompts_per_crop: objects of a crop that are prompted, at most.
-        kind_shares: how often each kind of prompt of `PROMPT_KINDS` is drawn.
+        kind_shares: how often each kind of prompt of `PROMPT_KINDS` is drawn; kinds that a network does not know are
+            left out.
     """
 
     train: Sequence[LabelledPicture]
@@ -72,6 +73,9 @@ class TinySamTask:
             attach_adapters(model, ADAPTED, EMBEDDING_CHANNELS, adapter_rank)
         self.model: nn.Module = model
         self.tinysam, self.data, self.teacher = model, data, teacher
+        self.kinds = known_kinds(model)
+        shares = np.array([data.kind_shares[PROMPT_KINDS.index(kind)] for kind in self.kinds])
+        self.kind_shares = shares / shares.sum()
         self.auxiliary: DenseAuxiliary | None = None
         if from_nothing:
             self.auxiliary = DenseAuxiliary(sorted({s.name_of(i) for s in data.train for i in range(len(s))}))
@@ -82,7 +86,7 @@ class TinySamTask:
     def step_losses(self, stage: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Draw crops and prompts and return the losses; the stage decides nothing here."""
         crops = draw_crops(self.data.train, self.data.recipe, self.data.crops_per_step, rng)
-        kind = PROMPT_KINDS[rng.choice(len(PROMPT_KINDS), p=self.data.kind_shares)]
+        kind = self.kinds[rng.choice(len(self.kinds), p=self.kind_shares)]
         prompted = [some_objects(crop, self.data.prompts_per_crop, rng) for crop in crops]
         batch = PromptBatch.of(prompted, kind, rng).to(next(self.model.parameters()).device)
         embeddings = self.tinysam.image_encoder(batch.images)
@@ -113,11 +117,11 @@ class TinySamTask:
         return result
 
     def predictions(self) -> dict[str, list[Mask]]:
-        """Masks for box, box and centre, and point on the retention pictures."""
+        """Masks on the retention pictures for box, box and centre, and point, as far as the network knows them."""
         side = self.data.validation_px[0]
         return {
             kind: [m.predicted for sample in self.data.retention for m in self._objects(sample, side, kind)]
-            for kind in PROMPT_KINDS
+            for kind in self.kinds
         }
 
     def truths(self) -> list[Mask]:

@@ -14,14 +14,16 @@ from typer.testing import CliRunner
 
 from edgekd.cli.finetune import finetune as command
 from edgekd.errors import DataError, GateFailed, TrainingError
-from edgekd.models.tinysam import load_tinysam, save_tinysam
+from edgekd.models.prompt_decoder import FOREGROUND
+from edgekd.models.tinysam import TinySam, load_tinysam, save_tinysam
 from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.crops import draw_crops
 from edgekd.train.finetune.freeze import apply_policy, set_modes
-from edgekd.train.finetune.job import FinetuneJob, parse_stages, run_job
+from edgekd.train.finetune.job import TRAINED_RATE, FinetuneJob, config_for, parse_stages, run_job
 from edgekd.train.finetune.loop import FinetuneConfig, build_optimizer, finetune, learning_rate_at
-from edgekd.train.finetune.prompts import PROMPT_KINDS, PromptBatch, PromptKind
+from edgekd.train.finetune.prompts import PROMPT_KINDS, PromptBatch, PromptKind, known_kinds
 from edgekd.train.finetune.quality import Retention, check_retention, compare
+from edgekd.train.finetune.sam import TinySamTask
 from edgekd.train.finetune.teacher import SamTeacher, TinySamTeacher, distillation_loss, load_teacher
 
 
@@ -68,6 +70,30 @@ def test_a_trained_network_keeps_the_statistics_of_its_norms(tmp_path: Path) -> 
 
     assert task.policy.fixed_norms and not changed(task.policy.fixed_norms)
     assert any("running_mean" in name for name in changed(fixed_norms=False))
+
+
+def test_a_network_that_knows_no_points_is_neither_trained_nor_gated_on_them(tmp_path: Path) -> None:
+    """The graph of tinysam-nwpu takes boxes, so its checkpoint holds zeros for a foreground point."""
+    data = make_task(tmp_path).data
+    model = TinySam(draws_prompts=True).eval()
+    assert known_kinds(model) == PROMPT_KINDS
+    torch.nn.init.zeros_(model.prompt_encoder.point_embeddings[FOREGROUND].weight)
+    task = TinySamTask(model, replace(data, kind_shares=(0.3, 0.1, 0.6)))
+
+    drawn: list[str] = []
+    original = PromptBatch.of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PromptBatch, "of", lambda crops, kind, rng: drawn.append(kind) or original(crops, kind, rng))
+        for seed in range(8):
+            task.step_losses(1, np.random.default_rng(seed))
+
+    assert set(drawn) == {"box", "box+centre"} == set(task.predictions())
+
+
+def test_trained_weights_learn_more_slowly_unless_asked_otherwise() -> None:
+    rates = [config_for("tinysam", None, 20, None, 0, from_weights=given).learning_rate for given in (False, True)]
+    assert rates[1] == TRAINED_RATE <= rates[0] / 10
+    assert config_for("tinysam", None, 20, 3e-4, 0, from_weights=True).learning_rate == 3e-4
 
 
 def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
