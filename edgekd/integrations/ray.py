@@ -3,8 +3,7 @@
     paths -> (tiles) -> workers, each with an open chain -> (seams) -> objects
 
 Ray spreads the rows over machines, starts a worker that died again and runs its rows again; none of that is written
-here. Paths must mean the same on every machine: a shared file system. Needs `pip install 'edgekd[ray]'`. Experimental:
-the tests on a cluster have not been run yet.
+here. Paths must mean the same on every machine: a shared file system. Needs `pip install 'edgekd[ray]'`.
 """
 
 from __future__ import annotations
@@ -32,6 +31,9 @@ from edgekd.types import ChainResult
 Row = dict[str, Any]
 TILES_PER_TASK = 8
 """Tiles of a large picture that travel to a worker together: what is run again when the worker dies."""
+
+PARTS_PER_WORKER = 8
+"""Parts into which tiles are sorted by their picture, before their seams are joined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ def map_bundle(dataset: Any, bundle: str | Path, options: ArchiveOptions | None 
     Raises:
         BackendUnavailable: Ray is not installed.
         BundleError: the bundle is missing or damaged.
+        InputError: tiles are wanted, and the workers take all CPUs of the cluster.
     """
     try:
         from ray.data import ActorPoolStrategy
@@ -93,11 +96,29 @@ def map_bundle(dataset: Any, bundle: str | Path, options: ArchiveOptions | None 
     }
     if options.tiles is None:
         return dataset.map(PictureWorker, **workers)
+    _check_cpus(options)
     cut = dataset.flat_map(cut_picture, fn_kwargs={"pipeline": pipeline, "tiles": options.tiles})
     found = cut.repartition(target_num_rows_per_block=TILES_PER_TASK).map(TileWorker, **workers)
-    return found.groupby("path").map_groups(
+    return found.groupby("path", num_partitions=PARTS_PER_WORKER * options.workers).map_groups(
         join_tiles, batch_format="numpy", fn_kwargs={"class_names": pipeline.class_names, "masks": options.chain.masks}
     )
+
+
+def _check_cpus(options: ArchiveOptions) -> None:
+    """Refuse workers that leave no CPU for cutting and joining: Ray would wait for one for ever.
+
+    Raises:
+        InputError: they take all CPUs of the cluster that runs.
+    """
+    import ray
+
+    taken = options.workers * options.threads
+    has = int(ray.cluster_resources().get("CPU", 0)) if ray.is_initialized() else taken + 1
+    if taken >= has:
+        raise InputError(
+            f"{options.workers} workers of {options.threads} threads take all {has} CPUs of the cluster, and tiles are "
+            "cut and joined beside them, expected one CPU more; give fewer workers"
+        )
 
 
 class PictureWorker:

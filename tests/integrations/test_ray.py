@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,15 @@ from perfect_chain import PerfectChain, draw
 from edgekd.errors import InputError
 from edgekd.integrations.ray import ArchiveOptions, TileWorker, cut_picture, join_tiles, map_bundle
 from edgekd.runtime.chain import Chain, ChainOptions
+from edgekd.runtime.tiled_chain import TiledChain
 from edgekd.runtime.tiles import TileOptions
 
+# Ray warns of its own settings and leaves its sockets to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 TILES = TileOptions(128, 40)
 N_PICTURES = 24
 
@@ -37,7 +45,7 @@ def archive(tmp_path: Path, scene: np.ndarray) -> list[str]:
 def cluster() -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'edgekd[ray]'")
     pytest.importorskip("ray.data", reason="ray[data] is not installed: pip install 'edgekd[ray]'")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
 
@@ -62,12 +70,18 @@ def test_a_worker_that_is_killed_loses_no_picture(cluster: Any, archive: list[st
 
 
 def test_tiles_go_to_workers_and_come_back_joined(cluster: Any, archive: list[str], shipped_bundle: Path) -> None:
-    wanted = ArchiveOptions(chain=ChainOptions(masks=False), tiles=TileOptions(256, 64))
+    wanted = ArchiveOptions(chain=ChainOptions(masks=False), tiles=TileOptions(240, 64))
+    with pytest.raises(InputError, match="3 workers of 1 threads take all 3 CPUs of the cluster"):
+        map_bundle(None, shipped_bundle, replace(wanted, workers=3))
     rows = cluster.data.from_items([{"path": path} for path in archive[2:5]])
     found = {row["path"]: row for row in map_bundle(rows, shipped_bundle, wanted).iter_rows()}
     assert sorted(found) == archive[2:5]
     assert "1 of 1 tiles could not be read" in found[archive[3]]["reason"]
-    assert found[archive[2]]["n_objects"] == len(json.loads(found[archive[2]]["objects"])) > 0
+    objects = json.loads(found[archive[2]]["objects"])
+    with Chain.open(shipped_bundle, 1) as chain:
+        alone = TiledChain(chain, TileOptions(240, 64)).detect(cv2.imread(archive[2]))
+    assert found[archive[2]]["n_objects"] == len(objects) == len(alone) > 0
+    np.testing.assert_allclose([each["xyxy"] for each in objects], alone.xyxy, atol=0.01)
 
 
 def look(path: Path, monkeypatch: pytest.MonkeyPatch, masks: bool = True) -> dict[str, list[Any]]:
