@@ -104,6 +104,13 @@ class DetectorHead(_Record):
         """Whether boxes are turned."""
         return self.name == "obb"
 
+    def describe(self) -> str:
+        """Say on one line what kind of boxes the head gives, and how."""
+        boxes = f"turned boxes, angles as {self.angle}" if self.is_oriented else "upright boxes"
+        masks = f", {self.n_coefficients} mask coefficients" if self.n_coefficients else ""
+        suppression = "none" if self.end2end else "ProbIoU" if self.is_oriented else "IoU"
+        return f"head {self.name}: {boxes}{masks}; suppression: {suppression}"
+
 
 class Pipeline(_Record):
     """Everything the runtime must know beside the engines themselves.

@@ -51,11 +51,12 @@ def coco(
     write_splits(split_pictures(read_coco(source, pictures), val_fraction, seed), output, limit)
 
 
-def write_splits(splits: dict[str, LabelledSet], output: Path, limit: int | None) -> None:
-    """Write an Ultralytics data set and say what it holds."""
+def write_splits(splits: dict[str, LabelledSet], output: Path, limit: int | None, turned: bool = False) -> None:
+    """Write an Ultralytics data set of upright or turned boxes, and say what it holds."""
     from edgekd.data.write import write_dataset
 
-    print_report(write_dataset({split: labels.spread(limit) for split, labels in splits.items()}, output), output)
+    parts = {split: labels.spread(limit) for split, labels in splits.items()}
+    print_report(write_dataset(parts, output, "turned" if turned else "box"), output)
 
 
 def print_report(report: DataReport, output: Path) -> None:

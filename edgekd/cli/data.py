@@ -19,11 +19,12 @@ def nwpu(
     source: Annotated[Path, typer.Argument(help="folder with annotations.json and images/")],
     output: Output,
     limit: Limit = None,
+    turned: Annotated[bool, typer.Option("--turned", help="smallest turned box of every polygon, YOLO-obb")] = False,
 ) -> None:
     """Convert NWPU VHR-10 with the recorded split (416 pictures for training, 104 for validation)."""
     from edgekd.data.published import read_nwpu
 
-    write_splits(read_nwpu(source), output, limit)
+    write_splits(read_nwpu(source), output, limit, turned)
 
 
 @app.command()

@@ -31,6 +31,7 @@ def inspect(
         trained = "" if stage.source.trained else " (untrained)"
         table.add_row(name, stage.precision, size, inputs, stage.source.name + trained, stage.source.licence)
     out.print(table)
+    out.print(f"kind {manifest.kind}, format {manifest.format_version}, {manifest.pipeline.head.describe()}")
     out.print(f"{len(manifest.pipeline.class_names)} classes: {', '.join(manifest.pipeline.class_names)}")
     for note in manifest.notes:
         out.print(f"  {note}")

@@ -103,7 +103,8 @@ def read_label_lines(path: Path, n_classes: int | None) -> list[NDArray[np.float
 
     Raises:
         DataError: a line is not `class x y w h`, nor a class and x, y pairs of at least three points, within
-            `TOLERANCE` of 0..1.
+            `TOLERANCE` of 0..1. Of four corners, as YOLO-obb has them, only the middle must lie there: DOTA's tiler
+            keeps boxes whole that leave a tile, and Ultralytics takes them.
     """
     lines = []
     for number, line in enumerate(read_text(path, "YOLO labels (.txt)").splitlines(), 1):
@@ -119,8 +120,9 @@ def read_label_lines(path: Path, n_classes: int | None) -> list[NDArray[np.float
         limit = 1 << 30 if n_classes is None else n_classes
         if not 0 <= values[0] < limit or values[0] != int(values[0]):
             raise DataError(f"{where}: class {values[0]:g}, expected 0 to {limit - 1}; check `names` of the data set")
+        places = values[1:].reshape(4, 2).mean(0) if len(values) == 9 else values[1:]
         # The negated comparison refuses NaN as well.
-        if not (values[1:].min() >= -TOLERANCE and values[1:].max() <= 1 + TOLERANCE):
+        if not (places.min() >= -TOLERANCE and places.max() <= 1 + TOLERANCE) or np.abs(values[1:]).max() > 2:
             raise DataError(f"{where}: {shown!r} leaves the picture, expected fractions in 0..1")
         if len(values) == 5 and values[3:].min() < 0:
             raise DataError(f"{where}: {shown!r} has a negative width or height; correct it")
@@ -228,7 +230,7 @@ def _picture(root: Path, file: Path, names: tuple[str, ...]) -> LabelledPicture:
             masks.append(None)
         else:
             ring = values[1:].reshape(-1, 2) * scale
-            boxes.append(np.concatenate([ring.min(0), ring.max(0)]))
+            boxes.append(np.concatenate([ring.min(0), ring.max(0)]).clip(0, [width, height, width, height]))
             masks.append([ring.ravel().tolist()])
         classes.append(int(values[0]))
     xyxy = np.array(boxes, np.float64).reshape(-1, 4)

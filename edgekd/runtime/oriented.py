@@ -134,6 +134,8 @@ def turned_ious(first: NDArray[np.floating], second: NDArray[np.floating]) -> Do
     near = ((low_a[:, None] < high_b[None]) & (low_b[None] < high_a[:, None])).all(2)
     i, j = np.nonzero(near)
     ious = np.zeros((len(a), len(b)))
+    if not len(i):
+        return ious
     origin = a.mean(1, keepdims=True)[i]
     common = _common_areas(a[i] - origin, b[j] - origin)
     areas = _areas(a)[i] + _areas(b)[j] - common

@@ -86,6 +86,12 @@ def test_ious_equal_shapely(rows: list[tuple[float, ...]]) -> None:
     np.testing.assert_allclose(turned_ious(a, b), common / union, atol=1e-6)
 
 
+def test_boxes_that_lie_apart_and_no_boxes_have_defined_ious() -> None:
+    a, b = corners_of(np.array([[10, 10, 5, 5, 0.3]])), corners_of(np.array([[90, 90, 5, 5, 0.3]] * 2))
+    assert turned_ious(a, b).tolist() == [[0, 0]]
+    assert turned_ious(a, b[:0]).shape == (1, 0) and turned_ious(a[:0], b).shape == (0, 2)
+
+
 def test_boxes_without_area_have_defined_results() -> None:
     points = np.array([[10, 10, 0, 0, 0.3], [10, 10, 0, 0, 1.0], [50, 50, 20, 0, 0.0], [50, 50, 20, 10, 0.0]])
     assert np.isfinite(probiou(points, points)).all()

@@ -70,7 +70,8 @@ def merge_run(run: Path, folder: Path, iou: float = MERGE_IOU) -> tuple[int, int
     """Write the submission of a run over tiles.
 
     Args:
-        run: the folder of a run with turned boxes; a picture whose name is not that of a tile stays as it is.
+        run: the folder of a run with turned boxes; a picture whose name is not that of a tile stays as it is. After a
+            run with the format `dota` every class has a file, as DOTA's server expects it.
         folder: where the files go.
         iou: ProbIoU above which two boxes of one class are one object.
 
@@ -90,10 +91,15 @@ def merge_run(run: Path, folder: Path, iou: float = MERGE_IOU) -> tuple[int, int
         names |= {found["class_id"]: found["class_name"] for found in objects}
     if not names:
         raise InputError(f"{run} holds no turned box to merge; give the folder of a run of an oriented bundle")
-    classes = [names.get(number, f"class-{number}") for number in range(max(names) + 1)]
-    merged = [{"name": name, "objects": _suppressed(objects, iou)} for name, objects in sorted(pictures.items())]
+    row_of = {number: row for row, number in enumerate(sorted(names))}
+    merged = [
+        {"name": name, "objects": [{**one, "class_id": row_of[one["class_id"]]} for one in _suppressed(objects, iou)]}
+        for name, objects in sorted(pictures.items())
+    ]
     folder.mkdir(parents=True, exist_ok=True)
-    write_submission(folder, merged, classes)
+    for file in run.glob("Task1_*.txt"):  # of the format dota: also the classes of which nothing was found
+        write_text(folder / file.name, "")
+    write_submission(folder, merged, [names[number] for number in sorted(names)])
     return len(merged), sum(len(entry["objects"]) for entry in merged)
 
 

@@ -27,7 +27,7 @@ def inherit_weights(student: Any, teacher: Any) -> int:
 
     Returns:
         The number of tensors that were taken over. Those that score classes keep the student's values where the class
-        names differ.
+        names differ, and those of angles where the teacher's boxes are upright.
 
     Raises:
         TrainingError: a layer of the student is missing in the teacher, or wider than there.
@@ -35,6 +35,7 @@ def inherit_weights(student: Any, teacher: Any) -> int:
     theirs = teacher.state_dict()
     has_other_classes = list(student.names.values()) != list(teacher.names.values())
     left = _class_tensors(student) if has_other_classes else set()
+    left |= _angle_tensors(student, theirs)
     rows = _attention_rows(student, teacher)
     taken = {}
     for name, own in student.state_dict().items():
@@ -80,6 +81,16 @@ def _class_tensors(student: Any) -> set[str]:
         if id(module) in last
         for kind in ("weight", "bias")
     }
+
+
+def _angle_tensors(student: Any, theirs: dict[str, Tensor]) -> set[str]:
+    """Names of an oriented student's tensors of angles that a teacher of upright boxes does not have."""
+    from ultralytics.nn.modules.head import OBB
+
+    if not isinstance(student.model[-1], OBB):
+        return set()
+    parts = {"cv4", "one2one_cv4"}
+    return {name for name in student.state_dict() if name not in theirs and name.split(".")[2] in parts}
 
 
 def _attention_rows(student: nn.Module, teacher: nn.Module) -> dict[str, Tensor]:

@@ -104,3 +104,16 @@ def twin_of(student: DetectionModel) -> DetectionModel:
         filled[name] = own * (ours[name].shape[1] / wide.shape[1]) if wide.dim() > 1 else own
     teacher.load_state_dict(filled)
     return teacher
+
+
+def test_an_oriented_student_keeps_its_angles_and_takes_the_rest_of_an_upright_teacher() -> None:
+    from ultralytics.nn.tasks import OBBModel
+
+    student, teacher = OBBModel(read_architecture("yolo11n-obb.yaml"), nc=3, verbose=False), detector(0.25)
+    student.names = dict(enumerate(CLASSES))
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    inherit_weights(student, teacher)
+    after, theirs = student.state_dict(), teacher.state_dict()
+    angles = {name for name in after if ".cv4." in name}
+    assert angles and all(torch.equal(after[name], before[name]) for name in angles)
+    assert all(torch.equal(after[name], theirs[name]) for name in after if name not in angles)
