@@ -33,7 +33,7 @@ from edgekd.runtime.sources import read_picture
 from edgekd.types import ChainResult
 
 BUNDLE, LIMITS = "fp32-640x384", (0.95, 0.9, 0.8)
-N_PICTURES, N_FRAMES, NOISE = 8, 30, 4.0
+N_PICTURES, N_FRAMES, NOISE = 4, 20, 4.0
 MOVES_PX = {"still": 0, "walking": 1}
 FOUND_IOU = 0.5
 
