@@ -24,8 +24,11 @@ SIDE_PX = 32
 CROP = CropInput(side_px=SIDE_PX, window_factor=1.3, pad=(114.0, 114.0, 114.0))
 
 
-def write_crop_models(folder: Path) -> Path:
-    """Write the set; the network answers with a blurred contrast of the colours, so that masks have structure."""
+def write_crop_models(folder: Path, detector_px: int | None = None) -> Path:
+    """Write the set; the network answers with a blurred contrast of the colours, so that masks have structure.
+
+    `detector_px` is the side of the detector's input, by default that of the shipped one.
+    """
     import onnx
 
     folder.mkdir()
@@ -46,7 +49,10 @@ def write_crop_models(folder: Path) -> Path:
         source=Source(name="random", sha256="0", licence="none", trained=False),
     )
     detector = models.stages["detector"].model_copy(update={"file": "detector.onnx"})
-    pipeline = models.pipeline.model_copy(update={"encoder_input": None, "prompt": None, "crop": CROP})
+    sides = {"height_px": detector_px, "width_px": detector_px} if detector_px else {}
+    input_of_detector = models.pipeline.detector_input.model_copy(update=sides)
+    changes = {"detector_input": input_of_detector, "encoder_input": None, "prompt": None, "crop": CROP}
+    pipeline = models.pipeline.model_copy(update=changes)
     described = ModelSet(kind="crop", pipeline=pipeline, stages={"detector": detector, "segmenter": segmenter})
     (folder / FILE_NAME).write_text(described.model_dump_json())
     return folder

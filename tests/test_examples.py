@@ -45,6 +45,17 @@ def test_threads(shipped_bundle: Path, picture: Path) -> None:
     assert len(lines) == 2 and lines[0] == lines[1] and not lines[0].endswith(" 0 objects")
 
 
+def test_camera(shipped_bundle: Path, scene: np.ndarray, tmp_path: Path) -> None:
+    video = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (480, 480))
+    for _ in range(3):
+        video.write(scene[:480, :480])
+    video.release()
+    shown = run("camera.py", shipped_bundle, tmp_path / "a.avi", tmp_path / "o.jsonl", 2).splitlines()
+    frames = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [frame["frame"] for frame in frames] == [0, 1] and len(shown) == 2
+    assert all(len(frame["boxes"]) == len(frame["names"]) > 0 for frame in frames)
+
+
 def test_given_boxes(shipped_bundle: Path, picture: Path, tmp_path: Path) -> None:
     assert "predicted IoU" in run("given_boxes.py", shipped_bundle, picture, tmp_path / "o.json")
     (found,) = json.loads((tmp_path / "o.json").read_text())["objects"]

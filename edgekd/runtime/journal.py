@@ -110,9 +110,16 @@ class Journal:
             ) from error
 
     def get(self, tile: int) -> tuple[Detections, Masks | None]:
-        """Return what a finished tile found."""
+        """Return what a finished tile found.
+
+        Raises:
+            InputError: the line of the tile has been damaged.
+        """
         self._reader.seek(self._places[tile])
-        return decode_tile(json.loads(self._reader.readline()))
+        try:
+            return decode_tile(json.loads(self._reader.readline()))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, zlib.error) as error:
+            raise InputError(f"{self.path} is damaged at tile {tile}; remove it, and the run starts over") from error
 
     def close(self) -> None:
         """Close the file and keep it."""
@@ -135,7 +142,7 @@ class Journal:
                 if content is None:
                     break
                 if number:
-                    self._places[int(content["tile"])] = place
+                    self._places[content["tile"]] = place
                 place += len(line)
         self._end = place
         return place > 0
@@ -146,9 +153,10 @@ def _whole(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) and ("tile" in content or "key" in content) else None
+    is_ours = isinstance(content, dict) and (type(content.get("tile")) is int or "key" in content)
+    return content if is_ours else None
 
 
 def encode_tile(detections: Detections, masks: Masks | None) -> dict[str, Any]:

@@ -3,18 +3,22 @@
     python tests/attack/inputs.py --inputs 50000 [--seed 0] [--json FILE]
 
 A number and a target name an input, so a finding can be made again: --target "COCO labels" --first 1234 --inputs 1.
-Exit 1 when a reader let another exception out, started a program, connected, or wrote outside its folder.
+Exit 1 when a reader let another exception out, started a program, connected, or wrote outside its folder; 3 when the
+time was over: the same call with the same file goes on. OpenCV's libraries say on stderr what they think of a file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -85,22 +89,35 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--target")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="result file; targets that are in one that is there are done")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this time, at the end of a target")
     options = parser.parse_args()
-    chosen = [target for target in targets() if options.target in (None, target.name)]
-    share, start = -(-options.inputs // len(chosen)), time.perf_counter()
-    tallies = {}
+    os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
+    sys.exit(_attack_all(options, [target for target in targets() if options.target in (None, target.name)]))
+
+
+def _attack_all(options: argparse.Namespace, chosen: Sequence[Target]) -> int:
+    share, end = -(-options.inputs // len(chosen)), time.perf_counter() + 60.0 * options.minutes
+    settings = {"inputs": share * len(chosen), "seed": options.seed, "first": options.first}
+    known = json.loads(options.json.read_text()) if options.json and options.json.exists() else None
+    if known and known["settings"] != settings:
+        raise SystemExit(f"{options.json} is of a call with other settings: {known['settings']}")
+    counts, findings, took_s = (known["counts"], known["findings"], known["took_s"]) if known else ({}, [], 0.0)
     for target in chosen:
-        tally = tallies[target.name] = attack(target, share, options.seed, options.first)
-        print(f"{target.name}: {dict(tally.counts)}", flush=True)
-        for finding in tally.findings:
-            print(f"    {finding}", flush=True)
-    if options.json:
-        counts = {name: dict(tally.counts) for name, tally in tallies.items()}
-        findings = [f"{name}, {line}" for name, tally in tallies.items() for line in tally.findings]
-        settings = {"inputs": share * len(chosen), "seed": options.seed, "first": options.first}
-        write_report(options.json, settings, counts, findings, time.perf_counter() - start)
-    sys.exit(any(tally.findings for tally in tallies.values()))
+        start = time.perf_counter()
+        if target.name in counts:
+            continue
+        if start > end:
+            print(f"{len(counts)} of {len(chosen)} targets, {len(findings)} findings; the time is over")
+            return 3
+        tally = attack(target, share, options.seed, options.first)
+        counts[target.name] = dict(tally.counts)
+        findings += [f"{target.name}, {line}" for line in tally.findings]
+        took_s += time.perf_counter() - start
+        print("\n    ".join([f"{target.name}: {counts[target.name]}", *tally.findings]), flush=True)
+        if options.json:
+            write_report(options.json, settings, counts, findings, took_s)
+    return int(bool(findings))
 
 
 if __name__ == "__main__":

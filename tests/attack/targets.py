@@ -174,6 +174,63 @@ def _dota(folder: Path) -> Path:
     return folder / "labelTxt/a.txt"
 
 
+def _architecture(folder: Path) -> Path:
+    from edgekd.models.architecture import read_architecture
+
+    (folder / "a.yaml").write_text(json.dumps(read_architecture("yolo11n.yaml")))
+    return folder / "a.yaml"
+
+
+def _onnx(folder: Path) -> Path:
+    import onnx
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [4], [1.0, 2.0, 3.0, 4.0])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "a.onnx")
+    return folder / "a.onnx"
+
+
+def _read_onnx(folder: Path) -> Any:
+    from edgekd.runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine.open(folder / "a.onnx", 1, [(folder / "a.onnx").read_bytes()])
+
+
+def _journal(folder: Path) -> Path:
+    from edgekd.runtime.journal import Journal
+    from edgekd.types import Detections
+
+    found = Detections(np.ones((2, 4), np.float32), np.ones(2, np.float32), np.zeros(2, np.int32))
+    with Journal(folder / "a.jsonl", "key") as journal:
+        for tile in range(3):
+            journal.add(tile, found, None)
+    return folder / "a.jsonl"
+
+
+def _read_journal(folder: Path) -> Any:
+    from edgekd.runtime.journal import Journal
+
+    with Journal(folder / "a.jsonl", "key") as journal:
+        return [journal.get(tile) for tile in range(3) if tile in journal]
+
+
+def _signature(folder: Path) -> Path:
+    from edgekd.signature import new_key, sign
+
+    (folder / "manifest.json").write_text("{}")
+    key = new_key(folder / "key", None)
+    return sign(folder / "manifest.json", folder / "key", lambda: "") if key else key
+
+
+def _read_signature(folder: Path) -> Any:
+    from edgekd.signature import verify
+
+    return verify(folder / "manifest.json", b"{}", folder / "key.pub")
+
+
 def targets() -> list[Target]:
     """Every reader of a file that strangers may have written."""
     from edgekd.bundle import read_manifest
@@ -181,9 +238,11 @@ def targets() -> list[Target]:
     from edgekd.data.read import read_labels
     from edgekd.deploy.calibration_recipes import read_recipe
     from edgekd.model_set import read_model_set
+    from edgekd.models.architecture import read_architecture
     from edgekd.models.crop_segmenter import load_crop_segmenter
     from edgekd.models.tinysam import load_tinysam
     from edgekd.models.yolo11n import load_detector
+    from edgekd.runtime.results.tables import read_coco_ids
     from edgekd.train.checkpoint import read_state
     from edgekd.train.distill.recipes import load_recipe
 
@@ -211,5 +270,10 @@ def targets() -> list[Target]:
         Target("resume file", _checkpoint, lambda folder: read_state(folder / "weights.pth")),
         Target("TinySAM checkpoint", _checkpoint, lambda folder: load_tinysam(folder / "weights.pth")),
         Target("crop checkpoint", _checkpoint, lambda folder: load_crop_segmenter(folder / "weights.pth")),
+        Target("architecture", _architecture, lambda folder: read_architecture(str(folder / "a.yaml"))),
+        Target("ONNX graph", _onnx, _read_onnx),
+        Target("journal of tiles", _journal, _read_journal, is_json=False),
+        Target("signature", _signature, _read_signature),
+        Target("COCO numbers", _coco, lambda folder: read_coco_ids(folder / "annotations.json"), is_json=True),
         Target("detector checkpoint", _detector, lambda folder: load_detector(folder / "weights.pt")),
     ]

@@ -18,9 +18,18 @@ def test_a_hostile_file_is_read_or_refused_with_a_sentence(target: Target) -> No
     assert sum(tally.counts.values()) == 40
 
 
-@pytest.mark.parametrize(("name", "number"), [("distillation recipe", 1433), ("TinySAM checkpoint", 359)])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("distillation recipe", 1433),
+        ("TinySAM checkpoint", 359),
+        ("ONNX graph", 202),
+        ("journal of tiles", 4),
+        ("journal of tiles", 7),
+    ],
+)
 def test_what_an_attack_of_50_000_found_is_refused_with_a_sentence(name: str, number: int) -> None:
-    """A control character in a message; an IndexError from PyTorch's reader of pickles."""
+    """Control characters in a message; errors of PyTorch's reader of pickles and of a tile that lacks its boxes."""
     target = next(target for target in targets() if target.name == name)
     assert attack(target, n_inputs=1, seed=7, first=number).counts == {"refused": 1}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from small_models import write_small_models  # noqa: E402
+from kind_models import write_crop_models  # noqa: E402
 from targets import picture_bytes  # noqa: E402
 
 
@@ -39,15 +39,15 @@ class Verb:
 
 def verbs() -> list[Verb]:
     """The commands that write something."""
-    return [*_build_verbs(), *_run_verbs(), *_data_verbs(), *_training_verbs()]
+    return [*_data_verbs(), *_build_verbs(), *_run_verbs(), *_training_verbs()]
 
 
-def _three_graphs(out: Path) -> bool:
-    return (out / "models.json").is_file() and len(list(out.glob("*.onnx"))) == 3
+def _models(out: Path) -> bool:
+    return (out / "models.json").is_file() and len(list(out.glob("*.onnx"))) >= 2
 
 
 def _bundle(out: Path) -> bool:
-    return (out / "manifest.json").is_file() and len(list(out.glob("*.onnx"))) == 3
+    return (out / "manifest.json").is_file() and len(list(out.glob("*.onnx"))) == 2
 
 
 def _json(out: Path) -> bool:
@@ -69,15 +69,15 @@ def _build_verbs() -> list[Verb]:
         ),
         Verb(
             "export", lambda work: ["export", "--segmenter-size", "256", "-o", f"{work}/out"],
-            _three_graphs, replaces=True, turns=3,
+            _models, replaces=True, turns=6,
         ),
         Verb(
             "calibrate",
             lambda work: [
                 "calibrate", f"{work}/in/small", "--target", "cpu", "--only", "detector", "--method", "minmax",
-                "--images", f"{work}/in/pictures", "-o", f"{work}/out",
+                "--images", f"{work}/in/pictures", "--count", "1", "-o", f"{work}/out",
             ],
-            _three_graphs, replaces=True,
+            _models, replaces=True,
         ),
     ]
 
@@ -87,7 +87,7 @@ def _run_verbs() -> list[Verb]:
         Verb(
             "run",
             lambda work: ["run", f"{work}/in/bundle", f"{work}/in/pictures", "-o", f"{work}/out"],
-            lambda out: len(json.loads((out / "results.json").read_text())["pictures"]) == 3, turns=3,
+            lambda out: len(json.loads((out / "results.json").read_text())["pictures"]) == 3, turns=4,
         ),
         Verb(
             "evaluate",
@@ -121,12 +121,12 @@ def _data_verbs() -> list[Verb]:
         Verb(
             "data coco",
             lambda work: ["data", "coco", f"{work}/in/annotations.json", "-o", f"{work}/out"],
-            lambda out: (out / "data.yaml").is_file() and len(list(out.rglob("*.txt"))) >= 8, keeps_old=True, turns=3,
+            lambda out: (out / "data.yaml").is_file() and len(list(out.rglob("*.txt"))) >= 8, keeps_old=True, turns=6,
         ),
         Verb(
             "data convert",
             lambda work: ["data", "convert", f"{work}/in/annotations.json", "--to", "coco", "-o", f"{work}/out"],
-            lambda out: len(list(out.rglob("*.json"))) >= 1, keeps_old=True, turns=3,
+            lambda out: len(list(out.rglob("*.json"))) >= 1, keeps_old=True, turns=6,
         ),
     ]
 
@@ -136,10 +136,10 @@ def _training_verbs() -> list[Verb]:
         Verb(
             "finetune",
             lambda work: [
-                "finetune", "--model", "crop", "--size", "S", "--data", f"{work}/in/annotations.json", "--steps", "4",
+                "finetune", "--model", "crop", "--size", "S", "--data", f"{work}/in/annotations.json", "--steps", "3",
                 "--batch", "2", "--save-every", "1", "--keep", "0", "-o", f"{work}/out",
             ],
-            lambda out: (out / "best.pt").is_file(), resumes=True, turns=2,
+            lambda out: (out / "best.pt").is_file(), resumes=True,
         ),
         Verb(
             "distill",
@@ -147,7 +147,7 @@ def _training_verbs() -> list[Verb]:
                 "distill", "--student", f"{work}/in/student.pt", "--data", f"{work}/in/yolo/data.yaml", "--method",
                 "none", "--epochs", "2", "--imgsz", "64", "--batch", "4", "-o", f"{work}/out",
             ],
-            lambda out: (out / "weights/best.pt").is_file(), resumes=True, turns=2,
+            lambda out: (out / "weights/best.pt").is_file(), resumes=True,
         ),
     ]
 # fmt: on
@@ -157,12 +157,12 @@ def lay_inputs(folder: Path) -> None:
     """Write everything that the commands read, once."""
     from edgekd.deploy.build import build_bundle
     from edgekd.deploy.build_options import BuildOptions
-    from edgekd.package_files import default_models
 
     (folder / "pictures").mkdir(parents=True)
     (folder / "images").mkdir()
-    options = BuildOptions(backend="onnxruntime", precision="fp32", encoder_px=(256, 256))
-    build_bundle(default_models(), folder / "bundle", options, lambda line: None)
+    write_crop_models(folder / "small", detector_px=160)
+    options = BuildOptions(backend="onnxruntime", precision="fp32", square=True)
+    build_bundle(folder / "small", folder / "bundle", options, lambda line: None)
     for index in range(3):
         (folder / f"pictures/p{index}.png").write_bytes(picture_bytes(side_px=64 + index))
     images, annotations = [], []
@@ -175,7 +175,6 @@ def lay_inputs(folder: Path) -> None:
     (folder / "annotations.json").write_text(json.dumps(labels))
     convert = ["data", "coco", str(folder / "annotations.json"), "-o", str(folder / "yolo")]
     subprocess.run([sys.executable, "-m", "edgekd.cli.main", *convert], check=True, capture_output=True)
-    write_small_models(folder / "small")
     write_random_student(folder / "student.pt")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.errors import InputError, ModelError
+from edgekd.model_set import read_model_set
 from edgekd.models import weights
 
 
@@ -73,3 +74,9 @@ def test_a_download_is_kept(cache: Path, tmp_path: Path) -> None:
     published.write_bytes(b"content")
     entry = weights.Weights("x", "detector", published.as_uri(), None, "none")
     assert weights.fetch(entry, lambda done, total: None).read_bytes() == b"content"
+
+
+def test_shipped_models_are_copied_at_the_size_that_was_asked_for(tmp_path: Path) -> None:
+    copied = weights.copy_shipped(tmp_path / "m", None, (512, 512))
+    assert (copied.pipeline.encoder_input.height_px, copied.pipeline.encoder_input.width_px) == (512, 512)
+    assert read_model_set(tmp_path / "m").pipeline == copied.pipeline

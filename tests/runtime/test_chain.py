@@ -126,3 +126,10 @@ def test_boxes_of_another_form_are_refused(shipped_bundle: Path, scene: np.ndarr
 def test_a_missing_bundle_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="edgekd build-engine"):
         edgekd.load(tmp_path)
+
+
+def test_a_closed_chain_says_so(shipped_bundle: Path, scene: np.ndarray) -> None:
+    chain = edgekd.load(shipped_bundle)
+    chain.close()
+    with pytest.raises(InputError, match="the chain is closed"):
+        chain(scene)

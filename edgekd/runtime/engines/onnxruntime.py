@@ -10,6 +10,7 @@ from typing import Any
 from edgekd.errors import BackendUnavailable, BundleError
 from edgekd.runtime.engines import Array, Engine, Ports, Tensor
 from edgekd.runtime.engines.onnx_operators import operators_of
+from edgekd.text import shown
 
 
 class OnnxRuntimeEngine:
@@ -98,5 +99,5 @@ def _check_operators(content: bytes, path: Path) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Return the reason without line breaks."""
-    return " ".join(str(error).split())
+    """Return the reason without line breaks, and without what a name in the graph could do to a terminal."""
+    return shown(" ".join(str(error).split()))

@@ -68,7 +68,7 @@ def read_coco_ids(path: Path | None) -> CocoIds:
         categories = {str(category["name"]): int(category["id"]) for category in content["categories"]}
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a COCO file (.json)") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} is not a COCO file with images and categories; give another one") from error
     return CocoIds(images, categories)
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from small_result import small_result
 
+from edgekd.errors import InputError
 from edgekd.runtime.results import maps
 from edgekd.runtime.results.formats import csv_text, geojson, label_map, objects_json, yolo_lines
+from edgekd.runtime.results.tables import read_coco_ids
 from edgekd.runtime.windows import Georeference
 
 PLACE = (2.0, 0.0, 1000.0, 0.0, -2.0, 500.0)
@@ -76,3 +78,9 @@ def test_geopackage_is_read_back_with_its_area(tmp_path: Path) -> None:
         assert "32633" in facts["crs"]
         assert [shapely.from_wkb(shape).area for shape in shapes] == [60 * 4, 80 * 4]
         assert list(fields[list(facts["fields"]).index("class_name")]) == ["ship", "tank"]
+
+
+def test_a_number_without_end_is_no_number_of_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "ids.json").write_text('{"images": [{"file_name": "a.png", "id": Infinity}], "categories": []}')
+    with pytest.raises(InputError, match="not a COCO file"):
+        read_coco_ids(tmp_path / "ids.json")
