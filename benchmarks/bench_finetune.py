@@ -25,8 +25,7 @@ import torch
 from result_file import write_result
 
 from edgekd.data.labels import LabelledPicture
-from edgekd.data.pixels import read_pixels
-from edgekd.data.read import read_labels
+from edgekd.data.read import read_labels, read_pixels
 from edgekd.files import sha256_of
 from edgekd.models.tinysam import TinySam, load_tinysam
 from edgekd.models.weights import resolve

@@ -34,6 +34,7 @@ BELOW = {
     "train": {"losses", "ops", "models", "measure", "data", "runtime", "deploy"},
     "capi": {"runtime"},
     "integrations": {"runtime"},
+    "__main__": {"cli"},
     "cli": {"deploy", "measure", "data", "runtime", "models", "train", "losses", "ops", "capi"},
 }
 MOST_SMALL_FILES = 8

@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd.data.pixels import read_pixels
-from edgekd.data.read import read_labels
+from edgekd.data.read import read_labels, read_pixels
 from edgekd.deploy.stage_inputs import StageInputs
 from edgekd.errors import DataError, EdgekdError, InputError
 from edgekd.measure.accuracy import EvaluateOptions, evaluate_chain

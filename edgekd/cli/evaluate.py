@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from edgekd.choices import Part
-from edgekd.errors import InputError
-
-if TYPE_CHECKING:
-    from edgekd.measure.accuracy import AccuracyReport
-    from edgekd.measure.difference import DifferenceReport
-    from edgekd.measure.parity import ParityReport
-    from edgekd.measure.robustness import RobustnessReport
 
 
 def evaluate(
@@ -38,48 +31,29 @@ def evaluate(
     """Measure box AP, mask AP and mean IoU on labels, or parity with another bundle without labels, or both."""
     from edgekd.cli.console import out, tracked, write_text
     from edgekd.cli.values import parse_tiles
-    from edgekd.data.read import read_labels
-    from edgekd.measure.accuracy import EvaluateOptions, accuracy_table
-    from edgekd.measure.accuracy import evaluate as measure
-    from edgekd.measure.difference import difference_between, difference_lines
-    from edgekd.measure.parity import compare_with, parity_table
-    from edgekd.measure.robustness import measure_robustness, robustness_table
+    from edgekd.measure.accuracy import EvaluateOptions
+    from edgekd.measure.evaluation import EvaluationJob, measure_bundle, reports_text, table_of
 
-    if data is None and (against is None or images is None):
-        raise InputError("nothing to measure on: give --data LABELS, or --against BUNDLE with --images DIR")
-    if grid is not None and data is None:
-        raise InputError("--grid shows the worst pictures by their labels and no labels were given; add --data LABELS")
-    if robustness and data is None:
-        raise InputError("--robustness is measured on labels and none were given; add --data LABELS")
-    options = EvaluateOptions(
-        detector=only != "segmenter",
-        segmenter=only != "detector",
-        mask_confidence=mask_confidence,
-        tiles=parse_tiles(tile, object_px),
+    job = EvaluationJob(
+        bundle=bundle,
+        data=data,
+        images=images,
+        against=against,
+        split=split,
+        limit=limit,
+        options=EvaluateOptions(
+            detector=only != "segmenter",
+            segmenter=only != "detector",
+            mask_confidence=mask_confidence,
+            tiles=parse_tiles(tile, object_px),
+        ),
+        robustness=robustness,
+        grid=grid,
+        n_threads=threads,
     )
-    reports: list[AccuracyReport | DifferenceReport | ParityReport | RobustnessReport] = []
-    labels = read_labels(data, images, split, limit) if data else None
-    if labels:
-        accuracy = measure(bundle, labels, options, tracked("evaluating"), threads)
-        reports.append(accuracy)
-        out.print(accuracy_table(accuracy))
-    if robustness and labels:
-        conditions = measure_robustness(bundle, labels, options, tracked("under conditions"), threads)
-        reports.append(conditions)
-        out.print(robustness_table(conditions))
-    if against and labels:
-        reference = measure(against, labels, options, tracked("evaluating"), threads)
-        difference = difference_between(accuracy, reference)
-        reports.append(difference)
-        out.print("\n".join(difference_lines(difference)), highlight=False)
-    if against:
-        parity = compare_with(against, bundle, labels or images or Path(), limit, tracked("comparing"))
-        reports.append(parity)
-        out.print(parity_table(parity))
-    if grid and labels:
-        from edgekd.measure.worst_cases import write_worst_cases
-
-        write_worst_cases(grid, bundle, labels, accuracy)
+    reports = []
+    for report in measure_bundle(job, tracked):
+        reports.append(report)
+        out.print(table_of(report), highlight=False)
     if json_file:
-        text = ",\n".join(report.model_dump_json(indent=1) for report in reports)
-        write_text(json_file, (text if len(reports) == 1 else f"[{text}]") + "\n")
+        write_text(json_file, reports_text(reports))

@@ -1,4 +1,4 @@
-"""`edgekd kernels`: the group, `info` and `compile`; `check` and `bench` are in `kernels_check`."""
+"""`edgekd kernels`: what computes on this machine, is it right, how fast is it, and compiling ahead of time."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.kernels_check import bench, check
+from edgekd.choices import FloatType
 
 app = typer.Typer(help="The Haar and picture kernels: what computes here, is it right, how fast.", no_args_is_help=True)
+Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda when there is one")]
 ALL_SMS = "72,75,80,86,87,89,90,100,110,120"
 
 
@@ -38,10 +39,6 @@ def info() -> None:
         out.print(f"CPU library: {library.name}, {instruction_set()}")
 
 
-app.command()(check)
-app.command()(bench)
-
-
 @app.command("compile")
 def compile_kernels(
     sm: Annotated[str, typer.Option(help="compute capabilities, without a dot")] = ALL_SMS,
@@ -65,3 +62,27 @@ def compile_kernels(
     with log.status("compiling the CUDA kernels"):
         manifest = compile_ahead(parse_sms(sm), output, nvrtc)
     out.print(str(manifest))
+
+
+@app.command()
+def check(device: Device = "") -> None:
+    """Compare every implementation of this device with the float64 reference; exit 1 when one differs."""
+    from edgekd.cli.console import log, out
+    from edgekd.cli.values import parse_device
+    from edgekd.ops.check import check_kernels
+
+    check_kernels(parse_device(device), out.print, log.print)
+
+
+@app.command()
+def bench(
+    device: Device = "",
+    shape: Annotated[str, typer.Option(help="N,C,H,W")] = "8,256,80,80",
+    dtype: Annotated[FloatType, typer.Option(help="type of the numbers")] = "float32",
+) -> None:
+    """Time the kernels against a copy in the same run; nothing is timed before `check` passes."""
+    from edgekd.cli.console import log, out
+    from edgekd.cli.values import parse_device, parse_shape
+    from edgekd.ops.check import bench_kernels
+
+    bench_kernels(parse_shape(shape), dtype, parse_device(device), out.print, log.print)

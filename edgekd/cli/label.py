@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from edgekd.errors import InputError
-
 
 def label(
     bundle: Annotated[Path, typer.Argument(help="bundle written by build-engine")],
@@ -26,34 +24,24 @@ def label(
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: the backend's choice", min=1)] = None,
 ) -> None:
     """Turn boxes into masks and write them as a data set; masks between the two scores are shown in look_at.jpg."""
-    from functools import partial
+    from edgekd.cli.console import log, out, tracked, write_json
+    from edgekd.data.label import Thresholds
+    from edgekd.data.label_job import LabelJob, label_to_folder
 
-    from rich.progress import track
-
-    from edgekd.cli.console import log, out, write_json
-    from edgekd.data.label import Thresholds, label_pictures, mask_boxes
-    from edgekd.data.masked_set import write_masked
-    from edgekd.data.read import read_labels
-    from edgekd.runtime.chain import Chain, ChainOptions
-    from edgekd.runtime.detect import DetectOptions
-    from edgekd.runtime.sources import expand
-
-    thresholds = Thresholds(accept=accept, drop=drop)
-    show = partial(track, description="masking", console=log)
-    if boxes is not None and len(sources or ()) > 1:
-        raise InputError(
-            f"{len(sources or ())} sources came with --boxes, expected at most one: their pictures' folder"
-        )
-    if boxes is None and not sources:
-        raise InputError("no picture was given, expected pictures or folders, or --boxes LABELS")
-    with Chain.open(bundle, threads) as chain:
-        if boxes is not None:
-            given = read_labels(boxes, sources[0] if sources else None, part, limit)
-            masked = mask_boxes(chain, given, thresholds, show)
-        else:
-            options = ChainOptions(detect=DetectOptions(confidence=confidence))
-            masked = label_pictures(chain, expand(sources or [])[:limit], options, thresholds, show)
-    report = write_masked(masked, thresholds, output, val_fraction, seed)
+    job = LabelJob(
+        bundle=bundle,
+        output=output,
+        sources=sources or (),
+        boxes=boxes,
+        part=part,
+        limit=limit,
+        thresholds=Thresholds(accept=accept, drop=drop),
+        confidence=confidence,
+        val_fraction=val_fraction,
+        seed=seed,
+        n_threads=threads,
+    )
+    report = label_to_folder(job, tracked("masking"))
     write_json(json_file, report)
     counts = ("accepted", "to_look_at", "dropped", "boxes_outside")
     out.print(", ".join(f"{report[f'n_{name}']} {name.replace('_', ' ')}" for name in counts))

@@ -173,3 +173,12 @@ def parse_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable("device is cuda, but PyTorch finds no GPU here; use cpu.")
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def parse_shape(text: str) -> tuple[int, int, int, int]:
+    """'8,256,80,80' to the shape of a map. Raises InputError."""
+    sizes = [int(part) for part in text.split(",") if part.strip().isdigit()]
+    if len(sizes) != 4 or min(sizes) < 1:
+        raise InputError(f"shape is {text!r}, expected four positive integers N,C,H,W such as 8,256,80,80")
+    n, channels, height, width = sizes
+    return n, channels, height, width

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.data.labels import LabelledPicture, LabelledSet, Segmentation
-from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_pixels
 from edgekd.errors import DataError, InputError
 from edgekd.runtime.chain import MAX_GIVEN_BOXES, Chain, ChainOptions
 from edgekd.runtime.results.regions import mask_rle

@@ -1,4 +1,4 @@
-"""Which format is it: the one entry for labels of any kind, a path in, one `LabelledSet` out."""
+"""The one entry for data: labels of any format become one `LabelledSet`, and its pictures become pixels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from edgekd.data.coco import read_coco
 from edgekd.data.dota import is_dota, read_dota
 from edgekd.data.inside import printable
-from edgekd.data.labels import LabelledSet
+from edgekd.data.labels import LabelledPicture, LabelledSet
 from edgekd.data.voc import is_voc, read_voc
 from edgekd.data.yolo import read_yolo
-from edgekd.errors import DataError
+from edgekd.errors import DataError, InputError
+from edgekd.runtime.sources import read_picture
+from edgekd.types import UInt8Array
 
 EXPECTED = (
     "COCO labels (.json), an Ultralytics data file (.yaml), or a folder: images/ with labels/ (YOLO), .xml files "
@@ -69,3 +71,22 @@ def _read(path: Path, images: Path | None, split: str, limit: int | None) -> Lab
     if is_folder or suffix in (".yaml", ".yml"):
         return read_yolo(path, split, limit)
     raise DataError(f"{path} is neither .json nor .yaml nor a folder, expected {EXPECTED}")
+
+
+def read_pixels(picture: LabelledPicture) -> UInt8Array:
+    """Return the picture as (H, W, 3) uint8 BGR, upright: what training, calibration, evaluation and the runtime see.
+
+    Raises:
+        DataError: the file cannot be read, or has another size than its labels say.
+    """
+    try:
+        pixels = read_picture(picture.path)
+    except InputError as error:
+        raise DataError(str(error)) from error
+    if pixels.shape[:2] != picture.size_px:
+        found, expected = pixels.shape[1::-1], picture.size_px[::-1]
+        raise DataError(
+            f"{picture.path} has {found[0]}x{found[1]} px and its label says {expected[0]}x{expected[1]}; "
+            "label the picture again or restore the one that was labelled"
+        )
+    return pixels

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgekd.data.check import SplitReport, check_dataset
 from edgekd.data.labels import LabelledPicture, LabelledSet
-from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_pixels
 from edgekd.data.yolo import read_yolo
 from edgekd.errors import DataError
 from edgekd.files import atomic_folder

@@ -18,7 +18,7 @@ from rich.table import Table
 
 import edgekd
 from edgekd.data.labels import LabelledPicture, LabelledSet
-from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_pixels
 from edgekd.environment import Machine, describe_machine
 from edgekd.errors import DataError
 from edgekd.files import sha256_of

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from edgekd.data.labels import LabelledPicture, LabelledSet
-from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_pixels
 from edgekd.errors import InputError
 from edgekd.files import write_bytes
 from edgekd.measure.accuracy import AccuracyReport, PictureScore, worst_pictures

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from edgekd.ops._dispatch import CHOICES, why_unavailable
+from edgekd.choices import FloatType
+from edgekd.errors import EdgekdError
+from edgekd.ops._dispatch import CHOICES, resolve_backend, why_unavailable
 from edgekd.ops._reference import HaarBands, haar_dwt2_ref, haar_idwt2_ref, haar_weighted_mse_ref
 from edgekd.ops.haar import haar_dwt2, haar_idwt2, haar_weighted_mse
 
@@ -52,6 +54,35 @@ def check_backend(backend: str, device: str) -> Iterator[Finding]:
                 yield Finding(backend, f"{what} {case}", _relative_error(ours, truth), tolerance)
 
 
+def check_kernels(device: str, say: Callable[[str], None], skipped: Callable[[str], None]) -> None:
+    """Check every implementation of a device.
+
+    Args:
+        device: cpu or cuda.
+        say: takes the lines about what was checked.
+        skipped: takes a line per implementation that cannot compute here.
+
+    Raises:
+        EdgekdError: a comparison failed.
+    """
+    n_failed = 0
+    for backend, obstacle in available_backends(device).items():
+        if obstacle:
+            skipped(f"{backend}: skipped, {obstacle}")
+            continue
+        findings = list(check_backend(backend, device))
+        failed = [finding for finding in findings if not finding.passed]
+        worst = max(finding.error / finding.tolerance for finding in findings)
+        say(f"{backend}: {len(findings) - len(failed)} of {len(findings)} pass, worst at {worst:.2f} of its limit")
+        for finding in failed:
+            say(f"  {finding.case}: error {finding.error:.2e}, at most {finding.tolerance:.0e}")
+        n_failed += len(failed)
+    if n_failed:
+        raise EdgekdError(
+            f"{n_failed} comparisons of the Haar kernels failed; set EDGEKD_KERNELS=reference until fixed."
+        )
+
+
 def _results(student: Tensor, teacher: Tensor, backend: str) -> Iterator[tuple[str, Tensor, Tensor]]:
     bands = haar_dwt2(student, backend=backend)
     for name, ours, truth in zip(HaarBands._fields, bands, haar_dwt2_ref(student.double()), strict=True):
@@ -74,6 +105,27 @@ def _results(student: Tensor, teacher: Tensor, backend: str) -> Iterator[tuple[s
 def _relative_error(ours: Tensor, truth: Tensor) -> float:
     error = (ours.double() - truth).abs().max() / truth.abs().max()
     return float(error.item())
+
+
+def bench_kernels(
+    shape: tuple[int, int, int, int],
+    dtype: FloatType,
+    device: str,
+    say: Callable[[str], None],
+    skipped: Callable[[str], None],
+) -> None:
+    """Check the kernels of a device, then say how long those take that it would use; arguments as `check_kernels`.
+
+    Raises:
+        EdgekdError: a comparison failed; nothing is timed then.
+    """
+    check_kernels(device, say, skipped)
+    number = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[dtype]
+    for timing in time_kernels(shape, number, device, resolve_backend(device, number).name):
+        say(
+            f"{timing.name:18} {timing.minimum_ms:9.3f} ms (median {timing.median_ms:.3f}), "
+            f"{timing.ratio_to_limit:.2f} times the copy's limit"
+        )
 
 
 Contenders = Mapping[str, Callable[[], object]]

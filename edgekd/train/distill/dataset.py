@@ -18,7 +18,7 @@ from ultralytics.data.dataset import YOLODataset
 
 from edgekd.data.check import read_dataset
 from edgekd.data.labels import LabelledPicture, LabelledSet
-from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_pixels
 from edgekd.types import UInt8Array
 
 Sizes = tuple[int, int]

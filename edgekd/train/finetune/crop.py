@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekd.data.labels import LabelledPicture
-from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_pixels
 from edgekd.losses.crop import crop_loss
 from edgekd.models.crop_segmenter import CropSegmenter, checkpoint_of, crop_input_of
 from edgekd.runtime.segment import MaskOptions

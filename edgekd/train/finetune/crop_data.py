@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.data.labels import LabelledPicture
-from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_pixels
 from edgekd.errors import DataError
 from edgekd.models.crop_segmenter import PAD, WINDOW_FACTOR
 from edgekd.train.finetune.crops import tight_box

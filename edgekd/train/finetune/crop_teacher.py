@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.data.labels import LabelledPicture, mask_rings
-from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_pixels
 from edgekd.errors import InputError
 from edgekd.runtime.chain import Chain
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.data.labels import LabelledPicture, Ring, draw_mask
-from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_pixels
 from edgekd.errors import TrainingError
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD
 from edgekd.models.tinyvit import SIDE_MULTIPLE_PX

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgekd.data.labels import LabelledPicture
-from edgekd.data.pixels import read_pixels
+from edgekd.data.read import read_pixels
 from edgekd.errors import GateFailed
 from edgekd.models.prompt_decoder import FOREGROUND, MASK_CELL_PX
 from edgekd.models.tinysam import PromptDecoder, TinySam
