@@ -73,3 +73,12 @@ def first_line(error: BaseException) -> str:
     lines = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error)).splitlines() or [""]
     shown = "".join(letter for letter in lines[0] if letter.isprintable()).strip()
     return (shown or type(error).__name__)[:160].rstrip(".")
+
+
+_WORDS_OF_NO_MEMORY = ("can't start new thread", "insufficient memory", "can't allocate memory", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory was missing: Python has a class for that, and the libraries below have words."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _WORDS_OF_NO_MEMORY)

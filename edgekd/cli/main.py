@@ -24,7 +24,7 @@ from edgekd.cli.inspect import inspect
 from edgekd.cli.label import label
 from edgekd.cli.run import run
 from edgekd.cli.sign import new_key, sign
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, first_line, is_out_of_memory
 from edgekd.text import shown_lines
 
 app = typer.Typer(
@@ -83,6 +83,11 @@ def main() -> None:
         if reason is error:
             raise
         sys.exit(_say(f"edgekd: {reason}", 1))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        cure = "close other programs, or give smaller pictures, fewer jobs or a smaller batch"
+        sys.exit(_say(f"edgekd: memory ran out ({first_line(error)}); {cure}", 1))
     except KeyboardInterrupt:
         sys.exit(_say("edgekd: interrupted, nothing half-written is left", 130))
 

@@ -11,6 +11,7 @@ the time was over: the same call with the same file goes on.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import re
@@ -35,14 +36,13 @@ from verbs import Verb, lay_inputs, verbs
 FAULTS = ("SIGKILL", "SIGTERM", "SIGINT", "no room", "few files", "read-only", "little memory")
 # A traceback of a deep library is this long.
 LAST_WORDS_BYTES = 20_000
-NOBODY = 65_534
 OLD_MARK, DIARY = "had-old", "the user's own"
 OWN = {"in", "out", "out.versions", "tmp", "diary.txt", OLD_MARK}
 # Names of files that are being written, by edgekd and by the libraries under it.
 TEMPORARY = re.compile(r"^\.|\.tmp$|~$|tmp[a-z0-9_]{8}|edgekd-tmp-")
 
 
-def limits(fault: str, share: float) -> Callable[[], None]:
+def limits(fault: str, share: float, work: Path) -> Callable[[], None]:
     """What a process does to itself first; `share` (0 to 1) says how hard the limit is."""
 
     def prepare() -> None:
@@ -53,9 +53,8 @@ def limits(fault: str, share: float) -> Callable[[], None]:
         elif fault == "few files":
             resource.setrlimit(resource.RLIMIT_NOFILE, (6 + int(share * 30), 4096))
         elif fault == "read-only":
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            work.chmod(0o555)
+            _obey_permissions()
         elif fault == "little memory":
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             room = pages * resource.getpagesize() + int(share**2 * 400_000_000)
@@ -64,14 +63,25 @@ def limits(fault: str, share: float) -> Callable[[], None]:
     return prepare
 
 
+def _obey_permissions() -> None:
+    """Give up what lets root write where the permissions say no (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(0x2008_0522, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    sets[0] &= ~0b110
+    if libc.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 def run_with_fault(words: list[str], work: Path, fault: str, share: float, lasts_s: float) -> tuple[int, str]:
     """Run the command and let the fault happen; return the exit code and its last words."""
     errors = work / "stderr.txt"
-    process = forked.start(words, work, errors, limits(fault, share))
+    process = forked.start(words, work, errors, limits(fault, share, work))
     if fault.startswith("SIG"):
         time.sleep(share * lasts_s)
         os.kill(process, getattr(signal, fault))
     code = forked.wait(process)
+    work.chmod(0o755)
     text = errors.read_bytes()[-LAST_WORDS_BYTES:].decode(errors="replace") if errors.exists() else ""
     errors.unlink(missing_ok=True)
     return code, text

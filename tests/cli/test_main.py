@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from bundle_files import rewrite
 
+from edgekd.cli import main as cli
 from edgekd.runtime.sources import read_picture
 
 
@@ -62,6 +64,24 @@ def test_user_errors_are_one_sentence_and_exit_1(tmp_path: Path, shipped_bundle:
         assert done.returncode == 1, (case, done.stdout, done.stderr)
         assert done.stderr.startswith("edgekd: ") and done.stderr.count("\n") == 1, (case, done.stderr)
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("2 MiB"), RuntimeError("can't start new thread"), ValueError("std::bad_alloc")]
+)
+def test_memory_that_runs_out_is_one_sentence(error: Exception, monkeypatch, capsys) -> None:
+    def fails() -> None:
+        raise error
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "app", fails)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and said.startswith("edgekd: memory ran out (") and said.count("\n") == 1
 
 
 def test_usage_errors_exit_2() -> None:
