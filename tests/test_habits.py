@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def test_make_targets_in_the_documents_exist() -> None:
     for path in (ROOT / "CONTRIBUTING.md", ROOT / "docs/releasing.md", ROOT / ".github/pull_request_template.md"):
         for target in re.findall(r"`make ([a-z-]+)`", path.read_text()):
             assert target in targets, f"{path.name}: make {target}"
+
+
+def test_the_bill_of_materials_and_the_licences_name_the_core() -> None:
+    bill = (ROOT / "docs/sbom.json").read_text()
+    names = {component["name"].lower() for component in json.loads(bill)["components"]}
+    page = (ROOT / "docs/licences.md").read_text()
+    core = set(re.findall(r"^\| (\S+) \| \S+ \| .* \| core \|$", page, re.MULTILINE))
+    for name in ("numpy", "opencv-python", "openvino", "pydantic", "typer", "rich"):
+        assert name in names and name in core, name
+    assert "file:" not in bill and "/site-packages" not in bill
 
 
 def test_the_tests_that_the_list_of_regressions_names_exist() -> None:
