@@ -229,11 +229,13 @@ class InMemory:
             self.counts.n_read += 1
 
 
-def watched(work: Path, bundle: str, source: Any, reuse_masks: float | None = None) -> dict[str, Any]:
+def watched(
+    work: Path, bundle: str, source: Any, reuse_masks: float | None = None, threads: int | None = None
+) -> dict[str, Any]:
     """Follow a source to its end; the numbers of the end, and how many objects a frame had."""
     numbers: dict[str, Any] = {}
     wish = StreamWish(files=ResultOptions(overlays=False), track=True, reuse_masks=reuse_masks)
-    with Chain.open(work / bundle) as chain:
+    with Chain.open(work / bundle, threads) as chain:
         chain.warm_up(SIZE_PX)
         start = time.process_time()
         follow(chain, source, work, RunOptions(), wish, StreamWatch(finished=lambda _, counts: numbers.update(counts)))
@@ -261,7 +263,7 @@ def cut(work: Path, frames: list[bytes]) -> dict[str, Any]:
 def memory(work: Path, n_frames: int) -> dict[str, Any]:
     """Resident set after every thousand frames, masks taken again; growth is from the first fifth to the end."""
     source = Limited(InMemory(), frames=n_frames)
-    numbers = watched(work, "small", source, reuse_masks=0.9)
+    numbers = watched(work, "small", source, reuse_masks=0.9, threads=1)
     settled = source.resident_mib[len(source.resident_mib) // 5]
     return numbers | {
         "resident_mib": [round(value, 1) for value in source.resident_mib],
