@@ -22,9 +22,10 @@ import numpy as np
 from result_file import write_result
 
 BUNDLES = ("edgekd-auto-512", "edgekd-fp32-512", "edgekd-auto-1024", "edgekd-fp32-1024", "edgekd-auto-1024-square")
-ARMS = (*BUNDLES, "ultralytics-pytorch")
-DETECTOR_ARMS = ("edgekd-auto-1024", "edgekd-auto-1024-square", "edgekd-fp32-1024", "ultralytics-openvino")
+DETECTOR_BUNDLES = ("edgekd-auto-1024", "edgekd-auto-1024-square", "edgekd-fp32-1024")
+PEER, DETECTOR_PEER = "ultralytics-pytorch", "ultralytics-openvino"
 MIN_RUNS, MIN_SECONDS = 2, 1.0
+N_PICTURES, N_ROUNDS, SETS = 10, 2, ("bus", "nwpu")
 MIN_MASK_IOU = {"fp32": 0.999, "auto": 0.98}
 LISTED_BELOW = 0.9
 
@@ -39,13 +40,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         prepare(arguments, work)
-        sets = picture_sets(arguments.assets, arguments.limit)
-        parity = {key: check_parity(work, key, paths) for key, paths in sets.items()}
+        known = picture_sets(arguments.assets, arguments.limit)
+        sets = {key: known[key] for key in arguments.sets}
+        parity = {key: check_parity(work, key, paths, arguments.bundles) for key, paths in sets.items()}
         results = {key: measure(work, key, paths, arguments) for key, paths in sets.items()}
     report = {
         "settings": {
             "threads": arguments.threads,
             "rounds": arguments.rounds,
+            "sets": arguments.sets,
             "detector": arguments.detector,
             "segmenter": arguments.segmenter,
             "min_runs": MIN_RUNS,
@@ -55,7 +58,9 @@ def main() -> None:
         "parity": parity,
         "results": results,
     }
-    print(write_result("chain", report, arguments.output))
+    asked = (arguments.limit, arguments.rounds, set(arguments.sets), set(arguments.bundles))
+    whole = asked == (N_PICTURES, N_ROUNDS, set(SETS), set(BUNDLES))
+    print(write_result("chain" if whole else "chain_trial", report, arguments.output))
     print(json.dumps({key: value["ratios"] for key, value in results.items()}, indent=1))
 
 
@@ -67,8 +72,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--detector", default="yolo11n-nwpu", help="name or checkpoint for the NWPU pictures")
     parser.add_argument("--segmenter", default="tinysam-nwpu", help="name or checkpoint of a TinySAM")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--limit", type=int, default=10, help="NWPU pictures; fewer for a trial, not for the table")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of every arm; 1 for a trial")
+    trial = "anything else is a trial, whose result is chain_trial and makes no table"
+    parser.add_argument("--limit", type=int, default=N_PICTURES, help=f"NWPU pictures; {trial}")
+    parser.add_argument("--rounds", type=int, default=N_ROUNDS, help=f"turns of every arm; {trial}")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help=f"of pictures; {trial}")
+    parser.add_argument("--bundles", nargs="+", choices=BUNDLES, default=list(BUNDLES), help=trial)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -107,7 +115,8 @@ def prepare(arguments: argparse.Namespace, work: Path) -> None:
     shutil.copyfile(segmenter, work / "mobile_sam.pt")
     detectors = {"bus": Path(arguments.assets) / "assets/yolo11n_coco.pt", "nwpu": resolve(arguments.detector)}
     source = Source(name="benchmark", sha256="0", licence="see the weights")
-    for key, path in detectors.items():
+    for key in arguments.sets:
+        path = detectors[key]
         shutil.copyfile(path, work / f"{key}.pt")
         YOLO(work / f"{key}.pt").export(format="openvino", imgsz=640, verbose=False)
         models = work / f"{key}_models"
@@ -115,13 +124,13 @@ def prepare(arguments: argparse.Namespace, work: Path) -> None:
             load_detector(path), load_tinysam(segmenter), {"detector": source, "segmenter": source}, models,
             ExportOptions(encoder_px=(1024, 1024)),
         )  # fmt: skip
-        for arm in BUNDLES:
+        for arm in arguments.bundles:
             _, precision, size, *square = arm.split("-")
             options = BuildOptions(precision=precision, encoder_px=(int(size), int(size)), square=bool(square))
             build_bundle(models, work / f"{key}_{arm}", options, print)
 
 
-def check_parity(work: Path, key: str, paths: list[Path]) -> dict[str, object]:
+def check_parity(work: Path, key: str, paths: list[Path], bundles: list[str]) -> dict[str, object]:
     """Compare every bundle's masks with PyTorch fp32 on the same boxes, and its boxes with Ultralytics'.
 
     Raises:
@@ -133,7 +142,7 @@ def check_parity(work: Path, key: str, paths: list[Path]) -> dict[str, object]:
     torch_model = load_tinysam(work / "mobile_sam.pt")
     boxes = {path: ultralytics_boxes(work, key, path) for path in paths}
     report: dict[str, object] = {}
-    for arm in BUNDLES:
+    for arm in bundles:
         ious, square_ious, box_ious = [], [], []
         with edgekd.load(str(work / f"{key}_{arm}")) as chain:
             for path in paths:
@@ -204,11 +213,13 @@ def best_ious(expected: np.ndarray, found: np.ndarray) -> list[float]:
 
 def measure(work: Path, key: str, paths: list[Path], arguments: argparse.Namespace) -> dict[str, object]:
     """Run the arms in turns, each in its own process, and keep the fastest time of every picture."""
-    arms = [*ARMS, *(f"detector:{arm}" for arm in DETECTOR_ARMS)]
+    chains = [*arguments.bundles, PEER]
+    alone = [arm for arm in DETECTOR_BUNDLES if arm in arguments.bundles]
+    detectors = [f"detector:{arm}" for arm in (*alone, DETECTOR_PEER)]
     best: dict[str, np.ndarray] = {}
     n_boxes: dict[str, list[int]] = {}
     for _ in range(arguments.rounds):
-        for arm in arms:
+        for arm in [*chains, *detectors]:
             command = [
                 sys.executable,
                 __file__,
@@ -230,9 +241,8 @@ def measure(work: Path, key: str, paths: list[Path], arguments: argparse.Namespa
             best[arm] = np.minimum(best.get(arm, times), times)
             n_boxes[arm] = answer["n_boxes"]
     total_ms = {arm: float(times.mean()) for arm, times in best.items()}
-    peer, detector_peer = total_ms["ultralytics-pytorch"], total_ms["detector:ultralytics-openvino"]
-    ratios = {arm: peer / total_ms[arm] for arm in ARMS}
-    ratios |= {f"detector:{arm}": detector_peer / total_ms[f"detector:{arm}"] for arm in DETECTOR_ARMS}
+    peer, detector_peer = total_ms[PEER], total_ms[f"detector:{DETECTOR_PEER}"]
+    ratios = {arm: peer / total_ms[arm] for arm in chains} | {arm: detector_peer / total_ms[arm] for arm in detectors}
     return {"ms_per_picture": total_ms, "n_boxes": n_boxes, "ratios": ratios, "n_pictures": len(paths)}
 
 

@@ -85,7 +85,7 @@ def _numbers(versions: Path) -> list[int]:
 
 
 def _current(bundle: Path) -> int | None:
-    """Return the number of the version that a bundle is; None where it is no link to one."""
+    """Return the number of the version that a bundle is; None where it is not a link to one."""
     if not bundle.is_symlink():
         return None
     target = Path(os.readlink(bundle))

@@ -97,7 +97,7 @@ class BenchOptions:
         warm_up_runs: runs that are thrown away; on a GPU at least two per picture.
         min_runs, min_seconds: both must be reached.
         n_threads: CPU threads the chain was opened with, for the record.
-        n_chains: above 0, how many pictures a second that many chains at once reach is measured too.
+        n_chains: above 0, the pictures per second of so many chains at once are measured too.
     """
 
     warm_up_runs: int = 3

@@ -37,7 +37,7 @@ class ThroughputOptions:
     """How long to measure.
 
     Attributes:
-        n_chains: chains at work at once; two overlap what is no network with what is one.
+        n_chains: chains at work at once; two overlap the work around networks with networks.
         min_runs, min_seconds: both must be reached by all chains together.
     """
 
