@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from bundle_files import rewrite
+from called import call_main
 
 from edgekd.cli import main as cli
 from edgekd.runtime.sources import read_picture
@@ -60,7 +61,7 @@ def test_user_errors_are_one_sentence_and_exit_1(tmp_path: Path, shipped_bundle:
         ("build-engine", tmp_path / "empty", "-o", tmp_path / "b", "--gate", "beauty=1", "--data", "labels.json"),
     ]
     for case in cases:
-        done = edgekd(*case)
+        done = call_main(*case)
         assert done.returncode == 1, (case, done.stdout, done.stderr)
         assert done.stderr.startswith("edgekd: ") and done.stderr.count("\n") == 1, (case, done.stderr)
     assert not (tmp_path / "b").exists()

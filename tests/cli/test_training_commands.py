@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from called import call_main
 from typer.testing import CliRunner
 
 from edgekd.cli.main import app
@@ -73,9 +74,10 @@ def test_from_coco_to_a_plain_checkpoint(coco_file, tmp_path):
         (["data", "dior", "absent", "-o", "r"], "give the folder of DIOR"),
     ],
 )
+@pytest.mark.filterwarnings("ignore")  # of libraries that are imported here, whose process this is not
 def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, words, sentence):
     monkeypatch.chdir(tmp_path)
-    done = edgekd(*words)
+    done = call_main(*words)
     assert done.returncode == 1 and done.stdout == ""
     assert sentence in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "r").exists()
