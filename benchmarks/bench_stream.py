@@ -62,7 +62,8 @@ def main() -> None:
     arguments = parse()
     path = result_path("stream", arguments.output)
     report: dict[str, Any] = json.loads(path.read_text()) if arguments.part and path.is_file() else {}
-    report["settings"] = settings(arguments)
+    kept = {} if "keeps_up" in (arguments.part or PARTS) else report.get("settings", {})
+    report["settings"] = settings(arguments) | {name: kept[name] for name in ("seconds",) if name in kept}
     with tempfile.TemporaryDirectory() as name:
         work = arguments.work or Path(name)
         build_bundles(work)
