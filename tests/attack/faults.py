@@ -96,13 +96,17 @@ def try_fault(verb: Verb, room: Path, work: Path, fault: str, share: float, last
         return wrong
     if (work / "diary.txt").read_text() != DIARY or tree_of(room / "inputs") != before:
         return "changed a file of the user"
-    if code == 0 and verb.keeps_old:
-        return ""
+    if verb.keeps_old and verb.whole(work / "out"):  # it ended, or was struck after its last step: kept from then on
+        return _said_left(work)
     code, text = run_with_fault(verb.again(work), work, "none", 0.0, lasts_s)
     if code != 0:
         return f"the next call ended with {code}: {text.strip()[-300:]}"
     if not verb.whole(work / "out"):
         return "the next call left a result that is not whole"
+    return _said_left(work)
+
+
+def _said_left(work: Path) -> str:
     left = leftovers(work)
     return f"left behind: {left}" if left else ""
 

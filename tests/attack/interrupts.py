@@ -95,22 +95,26 @@ def _stopper(stop_at: int, how: signal.Signals) -> Stopper:
     return stop
 
 
-RUNS = {"distill": (distill, N_PICTURES * N_EPOCHS, "results.csv"), "finetune": (finetune, N_STEPS, "steps.csv")}
+# Name -> the run, its steps, its log, its state.
+RUNS = {
+    "distill": (distill, N_PICTURES * N_EPOCHS, "results.csv", "weights/resume.pt"),
+    "finetune": (finetune, N_STEPS, "steps.csv", "resume.pt"),
+}
 
 
 def try_step(name: str, room: Path, work: Path, step: int, how: signal.Signals) -> str:
     """Stop a run after a step, resume it, compare; return what is wrong, or an empty string."""
-    run, _, log = RUNS[name]
+    run, _, log, state = RUNS[name]
     cut = forked.call(lambda: run(room, work / "cut", False, step, how))
     if cut == 0:
         return "was not stopped"
-    resume = (work / "cut/resume.pt").exists()
+    resume = (work / "cut" / state).exists()
     if code := forked.call(lambda: run(room, work / "cut", resume, 0, how)):
         return f"the resumed run ended with {code}"
     whole = room / f"whole-{name}"
     if _rows(whole / log) != _rows(work / "cut" / log):
         return f"{log} differs"
-    return _difference(whole / "resume.pt", work / "cut/resume.pt")
+    return _difference(whole / state, work / "cut" / state)
 
 
 def _rows(log: Path) -> list[list[str]]:
@@ -168,7 +172,7 @@ def _try_all(options: argparse.Namespace, room: Path) -> int:
     if not (room / "laid").exists() and forked.call(lambda: lay(room)):
         raise SystemExit("the inputs could not be made")
     for name in (options.run,) if options.run else RUNS:
-        run, n_steps, _ = RUNS[name]
+        run, n_steps, *_ = RUNS[name]
         if not (room / f"whole-{name}/done").exists():
             if forked.call(lambda run=run, name=name: run(room, room / f"whole-{name}", False, 0, signal.SIGTERM)):
                 raise SystemExit(f"the undisturbed {name} failed")

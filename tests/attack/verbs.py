@@ -33,7 +33,7 @@ class Verb:
 
     def again(self, work: Path) -> list[str]:
         """The words of the next call."""
-        goes_on = self.resumes and (work / "out/resume.pt").is_file()
+        goes_on = self.resumes and any((work / "out").rglob("resume.pt"))
         return [*self.words(work), *(["--resume"] if goes_on else [])]
 
 
@@ -48,6 +48,12 @@ def _models(out: Path) -> bool:
 
 def _bundle(out: Path) -> bool:
     return (out / "manifest.json").is_file() and len(list(out.glob("*.onnx"))) == 2
+
+
+def _labels(out: Path) -> int:
+    """The number of pictures of a COCO file."""
+    path = out / "annotations.json"
+    return len(json.loads(path.read_text())["images"]) if path.is_file() else 0
 
 
 def _json(out: Path) -> bool:
@@ -111,7 +117,7 @@ def _run_verbs() -> list[Verb]:
                 "label", f"{work}/in/bundle", f"{work}/in/images", "--boxes", f"{work}/in/annotations.json",
                 "--drop", "0", "-o", f"{work}/out",
             ],
-            lambda out: len(list(out.rglob("*.json"))) >= 1, keeps_old=True,
+            lambda out: _labels(out) > 0 and (out / "report.json").is_file(), keeps_old=True,
         ),
     ]
 
@@ -126,7 +132,7 @@ def _data_verbs() -> list[Verb]:
         Verb(
             "data convert",
             lambda work: ["data", "convert", f"{work}/in/annotations.json", "--to", "coco", "-o", f"{work}/out"],
-            lambda out: len(list(out.rglob("*.json"))) >= 1, keeps_old=True, turns=6,
+            lambda out: _labels(out) == 8, keeps_old=True, turns=6,
         ),
     ]
 
