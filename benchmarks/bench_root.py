@@ -54,9 +54,8 @@ def measure(root: Path, wheel: Path) -> dict[str, Any]:
         path.name for path in (root / "tmp").iterdir()
     }:
         raise SystemExit(f"the demonstration wrote {sorted(elsewhere)} outside its folder")
-    results = [json.loads(path.read_text()) for path in (root / "root/demo").rglob("*.json")]
-    objects = [len(each["objects"]) for each in results if "objects" in each]
-    if not objects or not objects[0]:
+    (picture,) = json.loads((root / "root/demo/results.json").read_text())["pictures"]
+    if not picture["objects"]:
         raise SystemExit(f"the demonstration wrote {names} and found no object")
     release = (root / "usr/lib/os-release").read_text().split('PRETTY_NAME="')[1].split('"')[0]
     return {
@@ -66,7 +65,7 @@ def measure(root: Path, wheel: Path) -> dict[str, Any]:
         "wheel_sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
         "steps": steps,
         "demo_files": names,
-        "demo_objects": objects[0],
+        "demo_objects": len(picture["objects"]),
         "installed_mb": round(sum(p.stat().st_size for p in (root / "root/venv").rglob("*") if p.is_file()) / 1e6),
     }
 
