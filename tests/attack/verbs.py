@@ -50,10 +50,9 @@ def _bundle(out: Path) -> bool:
     return (out / "manifest.json").is_file() and len(list(out.glob("*.onnx"))) == 2
 
 
-def _labels(out: Path) -> int:
-    """The number of pictures of a COCO file."""
-    path = out / "annotations.json"
-    return len(json.loads(path.read_text())["images"]) if path.is_file() else 0
+def _listed(path: Path, key: str) -> int:
+    """How many entries a JSON file has below a key; none where there is no file."""
+    return len(json.loads(path.read_text())[key]) if path.is_file() else 0
 
 
 def _json(out: Path) -> bool:
@@ -93,7 +92,7 @@ def _run_verbs() -> list[Verb]:
         Verb(
             "run",
             lambda work: ["run", f"{work}/in/bundle", f"{work}/in/pictures", "-o", f"{work}/out"],
-            lambda out: len(json.loads((out / "results.json").read_text())["pictures"]) == 3, turns=4,
+            lambda out: _listed(out / "results.json", "pictures") == 3, turns=4,
         ),
         Verb(
             "evaluate",
@@ -117,7 +116,8 @@ def _run_verbs() -> list[Verb]:
                 "label", f"{work}/in/bundle", f"{work}/in/images", "--boxes", f"{work}/in/annotations.json",
                 "--drop", "0", "-o", f"{work}/out",
             ],
-            lambda out: _labels(out) > 0 and (out / "report.json").is_file(), keeps_old=True,
+            lambda out: _listed(out / "annotations.json", "images") > 0 and (out / "report.json").is_file(),
+            keeps_old=True,
         ),
     ]
 
@@ -132,7 +132,7 @@ def _data_verbs() -> list[Verb]:
         Verb(
             "data convert",
             lambda work: ["data", "convert", f"{work}/in/annotations.json", "--to", "coco", "-o", f"{work}/out"],
-            lambda out: _labels(out) == 8, keeps_old=True, turns=6,
+            lambda out: _listed(out / "annotations.json", "images") == 8, keeps_old=True, turns=6,
         ),
     ]
 
