@@ -243,10 +243,11 @@ def _try_all(options: argparse.Namespace, room: Path) -> int:
 
 def _prepare(verb: Verb, room: Path, course: Course) -> None:
     """Make what all commands read, and this one's undisturbed result, where they are not there yet."""
-    if not (room / "inputs").exists():
-        if forked.call(lambda: lay_inputs(room / "unfinished")):
+    if not (room / "laid").exists():
+        shutil.rmtree(room / "inputs", ignore_errors=True)
+        if forked.call(lambda: lay_inputs(room / "inputs")):
             raise SystemExit("the inputs could not be made")
-        (room / "unfinished").rename(room / "inputs")
+        (room / "laid").touch()
     if verb.name not in course.lasts_s or not (room / "old" / verb.name / OLD_MARK).exists():
         shutil.rmtree(room / "old" / verb.name, ignore_errors=True)
         course.lasts_s[verb.name] = round(undisturbed_s(verb, room), 2)
