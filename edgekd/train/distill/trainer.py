@@ -182,6 +182,16 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         except ModelError as error:
             raise TrainingError(str(error)) from error
 
+    def _do_train(self) -> None:
+        """Train to the end; of a run that was stopped after its last epoch only the last validation is left."""
+        if self.state is None or self.state["epoch"] + 1 < self.epochs:
+            super()._do_train()
+            return
+        if self.world_size > 1:
+            self._setup_ddp()
+        self._setup_train()
+        self.final_eval()
+
     def _setup_train(self) -> None:
         """Build everything, then give every CPU process the weights of the first."""
         super()._setup_train()
@@ -283,10 +293,6 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         if self.state is None:
             return
         state = self.state
-        if state["epoch"] + 1 >= self.epochs:
-            raise TrainingError(
-                f"{self.run_options.resume} has finished its {self.epochs} epochs; start a new run without `resume`"
-            )
         try:
             unwrap_model(self.model).load_state_dict(state["model"])
             self.ema.ema.load_state_dict(state["ema"])
