@@ -27,9 +27,10 @@ from edgekd.train.checkpoint import STATE_FORMAT, read_state, write_atomically
 from edgekd.train.finetune.averaged import AveragedWeights, Stage, changing_names, fingerprint
 from edgekd.train.finetune.freeze import FreezePolicy, PartCount, apply_policy, set_modes
 from edgekd.train.finetune.quality import KEEP, Mask, check_retention, compare
-from edgekd.train.run_folder import locked, restore_log, stop_requests
+from edgekd.train.run_folder import locked, restore_log, set_aside, stop_requests
 
 RESUME_FILE = "resume.pt"
+LOG_FILE = "steps.csv"
 REPORT_FILE = "report.json"
 BEST_FILE = "best.pt"
 StepWatch = Callable[[Stage, int, Mapping[str, float]], None]
@@ -158,6 +159,7 @@ def finetune(
             run.restore()
         else:
             _check_empty(folder)
+            set_aside(folder / LOG_FILE)  # of a run that was killed before it first saved
             run.progress.reports.append({"stage": 0, "quality": task.evaluate()})
         while run.progress.stage_index < len(config.stages):
             stage = config.stages[run.progress.stage_index]
@@ -329,12 +331,12 @@ class _Run:
     def _forget_later_steps(self) -> None:
         # Steps after the last resume file will be taken again.
         done = sum(stage.n_steps for stage in self.config.stages[: self.progress.stage_index]) + self.progress.step
-        path = self.folder / "steps.csv"
+        path = self.folder / LOG_FILE
         if path.exists():
             restore_log(path, "".join(path.read_text().splitlines(keepends=True)[: 1 + done]))
 
     def _log(self, stage: Stage, step: int, losses: Mapping[str, float]) -> None:
-        path = self.folder / "steps.csv"
+        path = self.folder / LOG_FILE
         is_new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.writer(file)

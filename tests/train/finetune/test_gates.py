@@ -90,6 +90,17 @@ def test_a_stop_saves_the_step_it_came_in(tmp_path: Path, number: signal.Signals
     assert logs[0] == logs[1] and logs[0].count("\n") == 4
 
 
+def test_the_log_of_a_run_killed_before_it_saved_is_kept_aside(tmp_path: Path) -> None:
+    """Nothing can be resumed there: the next run begins in the same folder with a log of its own."""
+    finetune(make_task(tmp_path), ONE_STAGE, tmp_path / "whole")
+    log = tmp_path / "cut" / "steps.csv"
+    log.parent.mkdir()
+    log.write_text("stage,step,total\n2,1,9\n")
+    finetune(make_task(tmp_path), ONE_STAGE, tmp_path / "cut")
+    assert log.read_text() == (tmp_path / "whole" / "steps.csv").read_text()
+    assert log.with_name("steps.before1.csv").read_text() == "stage,step,total\n2,1,9\n"
+
+
 def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     with locked(tmp_path / "run"), pytest.raises(TrainingError, match="in use by another run"):
         finetune(make_task(tmp_path), ONE_STAGE, tmp_path / "run")
