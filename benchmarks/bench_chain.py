@@ -5,8 +5,8 @@
 Both sides get the same pictures, the same weights (the segmenter's checkpoint is loaded as MobileSAM by Ultralytics, it
 is the same network), the same boxes and the same number of threads. Every arm runs in its own process, in turns.
 Correctness comes first: no time is written when edgekd's masks differ from those of the same weights in PyTorch, fp32,
-on Ultralytics' boxes. Ultralytics' own masks are counted and not compared: it reads the decoder's single mask, and TinySAM
-as trained here learns the three others only, so its score is near 0 and `conf` has to let it pass.
+on Ultralytics' boxes. Ultralytics' own masks are counted and not compared: it reads the decoder's single mask, and
+TinySAM as trained here learns the three others only, so its score is near 0 and `conf` has to let it pass.
 """
 
 from __future__ import annotations

@@ -145,11 +145,11 @@ def atomic_folder(destination: Path, listed: Listed) -> Iterator[Path]:
         InputError: the old folder may not be replaced, or the disk is full or read-only; the old one stays.
     """
     destination = Path(os.path.realpath(destination))
-    with _said(destination):
+    with said(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
         check_replaceable(destination, listed)
         collect_leftovers(destination.parent)
-    with _said(destination), _temporary(destination.parent, f".{destination.name[:80]}.{_MARK}") as folder:
+    with said(destination), _temporary(destination.parent, f".{destination.name[:80]}.{_MARK}") as folder:
         yield folder
         folder.chmod(0o755)
         for path in folder.iterdir():
@@ -174,7 +174,7 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[Path]:
         InputError: the folder cannot be written or the disk is full; the old file stays.
     """
     path = Path(os.path.realpath(path))
-    with _said(path):
+    with said(path):
         if path.exists() and not path.is_file():
             yield path
             return
@@ -182,7 +182,7 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[Path]:
         collect_leftovers(path.parent)
         temporary, lock = _claimed(lambda: _new_file(path))
     try:
-        with _said(path):
+        with said(path):
             yield temporary
             _flush(temporary)
             temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else mode)
@@ -210,7 +210,7 @@ def replace_link(path: Path, target: str) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    with _said(path), _temporary(path.parent, f".{path.name[:80]}.{_MARK}") as folder:
+    with said(path), _temporary(path.parent, f".{path.name[:80]}.{_MARK}") as folder:
         (folder / "link").symlink_to(target)
         os.replace(folder / "link", path)
         _flush(path.parent)
@@ -222,7 +222,7 @@ def exchange_link(path: Path, target: str) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    with _said(path), _temporary(path.parent, f".{path.name[:80]}.{_MARK}") as folder:
+    with said(path), _temporary(path.parent, f".{path.name[:80]}.{_MARK}") as folder:
         link = folder / "link"
         link.symlink_to(target)
         if not _exchange(link, path):
@@ -241,7 +241,7 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
     """
     root = Path(tempfile.gettempdir())
     cure = "free space or set TMPDIR to another folder"
-    with _said(root, cure):
+    with said(root, cure):
         collect_leftovers(root)
     with _temporary(root, f"edgekd-{purpose}.{_MARK}") as folder:
         try:
@@ -269,14 +269,18 @@ def collect_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def _said(path: Path, cure: str = "free space or give another output") -> Iterator[None]:
-    """Turn what the disk says about `path`, or about no file at all, into one sentence."""
+def said(path: Path, cure: str = "free space or give another output") -> Iterator[None]:
+    """Turn what the disk says about `path`, what is above or below it, or no file at all, into one sentence.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     try:
         yield
     except OSError as error:
         # A copy names its source first.
         named = Path(os.fsdecode(error.filename2 or error.filename or path))
-        ours = named == path or named in path.parents or _MARK in str(named)
+        ours = named == path or named in path.parents or path in named.parents or _MARK in str(named)
         if error.errno not in _DISK_ERRORS or not ours:
             raise
         raise InputError(f"{path} cannot be written ({error.strerror}); {cure}") from error

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgekd.bundle import listed_files
 from edgekd.errors import InputError
-from edgekd.files import check_replaceable, collect_leftovers, exchange_link, remove, replace_link
+from edgekd.files import check_replaceable, collect_leftovers, exchange_link, remove, replace_link, said
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def kept_versions(bundle: Path, keep: int) -> Iterator[Path]:
         keep: how many versions stay, the new one among them; 1 yields the bundle itself, a plain folder.
 
     Raises:
-        InputError: `bundle` is something else, or another build is writing a version of it.
+        InputError: `bundle` is something else, its folder cannot be written, or another build is writing a version.
     """
     if keep == 1:
         yield bundle
@@ -38,20 +38,23 @@ def kept_versions(bundle: Path, keep: int) -> Iterator[Path]:
     versions = _versions_of(bundle)
     if not bundle.is_symlink():
         check_replaceable(bundle, listed_files)
-    versions.mkdir(parents=True, exist_ok=True)
+    with said(bundle.parent):
+        versions.mkdir(parents=True, exist_ok=True)
     with _alone(versions):
-        collect_leftovers(versions)
-        collect_leftovers(bundle.parent)
-        _adopt(bundle, versions)
+        with said(bundle.parent):
+            collect_leftovers(versions)
+            collect_leftovers(bundle.parent)
+            _adopt(bundle, versions)
         current = _current(bundle)
         new = versions / str(max([0, *_numbers(versions)]) + 1)
         yield new
-        for number in _numbers(versions):
-            if current is not None and current < number < int(new.name):
-                remove(versions / str(number))  # withdrawn by a rollback, or never switched to
-        _switch(bundle, new)
-        for number in sorted(_numbers(versions))[:-keep]:
-            remove(versions / str(number))
+        with said(bundle.parent):
+            for number in _numbers(versions):
+                if current is not None and current < number < int(new.name):
+                    remove(versions / str(number))  # withdrawn by a rollback, or never switched to
+            _switch(bundle, new)
+            for number in sorted(_numbers(versions))[:-keep]:
+                remove(versions / str(number))
 
 
 def roll_back(bundle: Path) -> Path:
@@ -61,7 +64,7 @@ def roll_back(bundle: Path) -> Path:
         The folder of the version that the bundle is now.
 
     Raises:
-        InputError: the bundle has no versions, or none before this one.
+        InputError: the bundle has no versions, or none before this one, or its folder cannot be written.
     """
     versions, current = _versions_of(bundle), _current(bundle)
     if current is None:
@@ -72,7 +75,8 @@ def roll_back(bundle: Path) -> Path:
         before = [number for number in _numbers(versions) if number < current]
         if not before:
             raise InputError(f"{bundle} is version {current}, the oldest that was kept; build it again")
-        _switch(bundle, versions / str(max(before)))
+        with said(bundle.parent):
+            _switch(bundle, versions / str(max(before)))
     return versions / str(max(before))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -77,6 +78,25 @@ def test_what_has_no_versions_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match="not written by edgekd"):
         build(tmp_path / "mine", "x")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["diary.txt"]
+
+
+@pytest.mark.parametrize("when", ["before", "at the switch"])
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "b", "first")
+
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    if when == "before":
+        monkeypatch.setattr(Path, "mkdir", refused)
+    else:
+        monkeypatch.setattr("edgekd.deploy.versions.replace_link", refused)
+    with pytest.raises(InputError, match="cannot be written .Permission denied.; free space or give another output"):
+        build(tmp_path / "b", "second") if when == "at the switch" else kept_versions(tmp_path / "c", 2).__enter__()
+    monkeypatch.undo()
+    assert text_of(tmp_path / "b") == "first"
 
 
 def test_two_builds_do_not_write_versions_at_once(tmp_path: Path) -> None:
