@@ -19,6 +19,7 @@ from edgekd.choices import CropSizeName, SegmenterName
 from edgekd.data.labels import LabelledPicture
 from edgekd.data.read import read_labels
 from edgekd.errors import DataError, InputError, TrainingError
+from edgekd.files import said
 from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.crops import CropRecipe
 from edgekd.train.finetune.loop import BEST_FILE, FinetuneConfig, SegmenterTask, StepWatch, finetune, with_arithmetic
@@ -280,7 +281,8 @@ def _tinysam_task(job: FinetuneJob, samples: Samples, say: Callable[[str], None]
 
 
 def _check_space(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    with said(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < FREE_BYTES:
         raise TrainingError(

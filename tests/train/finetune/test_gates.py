@@ -1,5 +1,6 @@
 """A gate that holds: no resume, kill, rename or second process gets past it, and no stop loses weights."""
 
+import errno
 import json
 import signal
 from dataclasses import replace
@@ -14,7 +15,7 @@ from segmentation_scenes import scenes, write_scenes
 from edgekd.errors import GateFailed, InputError, Interrupted, TrainingError
 from edgekd.models.tinysam import TinySam
 from edgekd.train.finetune.averaged import Stage
-from edgekd.train.finetune.job import FinetuneJob, run_job
+from edgekd.train.finetune.job import FinetuneJob, _check_space, run_job
 from edgekd.train.finetune.loop import finetune
 from edgekd.train.finetune.sam import TinySamData, TinySamTask
 from edgekd.train.run_folder import locked
@@ -99,6 +100,15 @@ def test_the_log_of_a_run_killed_before_it_saved_is_kept_aside(tmp_path: Path) -
     finetune(make_task(tmp_path), ONE_STAGE, tmp_path / "cut")
     assert log.read_text() == (tmp_path / "whole" / "steps.csv").read_text()
     assert log.with_name("steps.before1.csv").read_text() == "stage,step,total\n2,1,9\n"
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(InputError, match="run cannot be written .Permission denied."):
+        _check_space(tmp_path / "run")
 
 
 def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
