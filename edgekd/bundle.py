@@ -163,7 +163,7 @@ def read_manifest(folder: Path, public_key: str | Path | None = None) -> Manifes
             looks at no signature.
 
     Raises:
-        BundleError: there is no manifest, it is damaged, names files outside the folder, or is of a newer format; or
+        BundleError: the manifest is missing, damaged, names files outside the folder, or is of a newer format; or
             its signature is missing or does not fit.
         InputError: the public key cannot be read.
         BackendUnavailable: a signature is asked for and py-minisign is not installed.

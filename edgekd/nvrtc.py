@@ -118,7 +118,7 @@ def cubin_for(sm: int, family: Family) -> bytes:
     it is compiled at first use, which takes a second or two.
 
     Raises:
-        BackendUnavailable: the folder holds no such cubin, or there is no compiler.
+        BackendUnavailable: the cubin is missing from the folder, or no compiler is installed.
         BuildError: the compiler does not know the compute capability.
     """
     folder = os.environ.get("EDGEKD_CUBINS")

@@ -35,3 +35,11 @@ def test_a_jetson_is_known_by_its_linux(tmp_path: Path, monkeypatch: pytest.Monk
     assert not environment.is_jetson()
     release.write_text("# R36 (release), REVISION: 4.3")
     assert environment.is_jetson()
+
+
+@pytest.mark.parametrize(("isa", "saturates"), [
+    (("avx2",), True), (("avx2", "avx512f"), True), (("avx2", "avx512f", "avx512_vnni"), False),
+    (("avx2", "avx_vnni"), False), (("avx2", "amx_int8"), False), (("asimddp",), False), ((), False),
+])  # fmt: skip
+def test_which_processors_saturate(isa: tuple[str, ...], saturates: bool) -> None:
+    assert environment.saturates_int8(isa) == saturates

@@ -22,7 +22,7 @@ def coco_content(labels: LabelledSet, names: Mapping[Path, str], scores: Scores 
     """Return the labels as COCO's JSON: pictures and objects count from 1, category ids are class ids + 1.
 
     Args:
-        labels: the set; masks stay polygons or run lengths, objects without one have a box alone.
+        labels: the set; masks stay polygons or run lengths, an object without a mask has only its box.
         names: `file_name` of every picture.
         scores: written as `score` of each object, which COCO's tools pass over.
     """

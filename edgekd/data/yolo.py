@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping of plain values.
 
     Raises:
-        DataError: PyYAML is not installed, the file is missing or no such YAML.
+        DataError: PyYAML is not installed, the file is missing or is not a YAML of this form.
     """
     try:
         import yaml

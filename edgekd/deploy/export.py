@@ -229,14 +229,7 @@ def export_graph(graph: Graph, path: Path, source: Source, half: bool) -> OnnxSt
     no_forbidden_operators(model, path.stem)
     onnx.save(model, path)
     outputs = both_outputs(graph, path)
-    for name, (found, expected) in outputs.items():
-        difference = float(np.abs(found - expected).max())
-        limit = MAX_ABS_DIFFERENCE + MAX_RELATIVE_DIFFERENCE * float(np.abs(expected).max())
-        if not difference <= limit:  # NaN as well
-            raise ModelError(
-                f"{name} of the exported {path.stem} differs from PyTorch by {difference:.1e}, expected at most "
-                f"{limit:.1e}; report it with the checkpoint's name"
-            )
+    check_outputs(outputs, path.stem)
     if half:
         half_storage(model)
         onnx.save(model, path)
@@ -264,6 +257,22 @@ def both_outputs(graph: Graph, path: Path) -> dict[str, Pair]:
     expected = expected if isinstance(expected, tuple) else (expected,)
     pairs = zip(graph.output_names, found, expected, strict=True)
     return {name: (array, tensor.numpy()) for name, array, tensor in pairs}
+
+
+def check_outputs(outputs: Mapping[str, Pair], stage: str) -> None:
+    """Compare what `both_outputs` returned for a stage.
+
+    Raises:
+        ModelError: an output differs by more than 1e-4 plus 1e-5 of its largest value, or is not a number.
+    """
+    for name, (found, expected) in outputs.items():
+        difference = float(np.abs(found - expected).max())
+        limit = MAX_ABS_DIFFERENCE + MAX_RELATIVE_DIFFERENCE * float(np.abs(expected).max())
+        if not difference <= limit:  # NaN as well
+            raise ModelError(
+                f"{name} of the exported {stage} differs from PyTorch by {difference:.1e}, expected at most "
+                f"{limit:.1e}; report it with the checkpoint's name"
+            )
 
 
 def _largest(outputs: Mapping[str, Pair]) -> float:

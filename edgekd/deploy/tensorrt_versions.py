@@ -4,7 +4,7 @@ A TensorRT module goes in, a `Branch` comes out; nothing reads a version text.
 
     ExplicitBatch   8.6            precision is a builder flag, the graph stays float32
     StronglyTyped   10.x           the graph's own types decide, because a network flag says so
-    Plain           11.x           the graph's own types decide, there is no other way
+    Plain           11.x           only the graph's own types decide
     Rtx             TensorRT-RTX   as Plain, and the GPU is named, so none has to be present
 
 The code outside the branches uses only what all of them have; a test imports the bindings of every version to prove it.

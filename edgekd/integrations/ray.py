@@ -57,7 +57,7 @@ class ArchiveOptions:
         """Check the ranges.
 
         Raises:
-            InputError: there is no worker or no thread.
+            InputError: `workers` or `threads` is below 1.
         """
         if self.workers < 1 or self.threads < 1:
             raise InputError(f"workers is {self.workers} and threads is {self.threads}, expected at least 1 of each")

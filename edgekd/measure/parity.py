@@ -110,7 +110,7 @@ def compare_chains(
     """Run both chains on every picture.
 
     Raises:
-        InputError: there is no picture, one cannot be read, or the bundles have different classes or sizes.
+        InputError: pictures are missing or cannot be read, or the bundles have different classes or sizes.
     """
     if not pictures:
         raise InputError("no picture was given to compare two bundles on; give a folder of `images`")

@@ -163,6 +163,8 @@ def is_crop_checkpoint(path: Path) -> bool:
     """Say whether a file holds a crop segmenter; files that cannot be read do not."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # whatever it is, another loader names its error
+    except MemoryError:
+        raise
+    except Exception:  # torch, zipfile and pickle raise a dozen types; the loader that is asked next says the reason
         return False
     return isinstance(content, dict) and CHECKPOINT_KEY in content

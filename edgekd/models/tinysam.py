@@ -127,7 +127,7 @@ class PromptDecoder(nn.Module):
         return (cut_to_boxes(low_res, boxes) if self.draws_prompts else low_res), iou
 
     def forward_points(self, image_embeddings: Tensor, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Same for points (N, K, 2) with labels (N, K); SAM's padding point is appended, as there is no box."""
+        """Same for points (N, K, 2) with labels (N, K); SAM's padding point is appended, since no box is given."""
         n = coords.shape[0]
         coords = torch.cat([coords, coords.new_zeros(n, 1, 2)], dim=1)
         labels = torch.cat([labels, labels.new_full((n, 1), PADDING)], dim=1)
@@ -220,7 +220,9 @@ def load_tinysam(path: str | Path) -> TinySam:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"there is no checkpoint at {path}; pass a tinysam.pth, a mobile_sam.pt or a trained best.pt")
+        raise ModelError(
+            f"{path} does not exist, expected a checkpoint; pass a tinysam.pth, a mobile_sam.pt or a trained best.pt"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as reason:  # zipfile, pickle and torch raise a dozen types; all mean a file that cannot be used

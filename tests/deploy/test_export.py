@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from edgekd.deploy.export import ExportOptions, export_graph, export_networks, graphs_of  # noqa: E402
+from edgekd.deploy.export import ExportOptions, check_outputs, export_graph, export_networks, graphs_of  # noqa: E402
 from edgekd.deploy.onnx_edit import fix_shapes, half_storage, no_forbidden_operators  # noqa: E402
 from edgekd.errors import ModelError  # noqa: E402
 from edgekd.model_set import Source  # noqa: E402
@@ -27,6 +27,19 @@ def detector() -> torch.nn.Module:
     model = tasks.DetectionModel("yolo11n.yaml", nc=4, verbose=False).eval()
     model.names = {0: "a", 1: "b", 2: "c", 3: "d"}
     return model
+
+
+@pytest.mark.parametrize(("largest", "difference", "passes"), [
+    (1.0, 1.0e-4, True), (1.0, 1.2e-4, False), (20.0, 2.9e-4, True), (20.0, 3.1e-4, False), (1.0, float("nan"), False),
+])  # fmt: skip
+def test_a_graph_may_differ_by_rounding_alone(largest: float, difference: float, passes: bool) -> None:
+    expected = np.array([largest, 0.5], np.float32)
+    outputs = {"logits": (expected + np.array([0, difference], np.float32), expected)}
+    if passes:
+        check_outputs(outputs, "detector")
+        return
+    with pytest.raises(ModelError, match="logits of the exported detector differs from PyTorch by"):
+        check_outputs(outputs, "detector")
 
 
 def test_detector_graph_equals_pytorch_at_another_size(detector: torch.nn.Module, tmp_path: Path) -> None:

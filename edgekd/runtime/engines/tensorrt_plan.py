@@ -122,7 +122,7 @@ def dtype_of(engine: ICudaEngine, name: str) -> np.dtype[Any]:
     """Return the dtype of a tensor of the plan.
 
     Raises:
-        BundleError: NumPy has no such type.
+        BundleError: NumPy lacks this type.
     """
     dtype: DataType = engine.get_tensor_dtype(name)
     if dtype.name not in _DTYPES:

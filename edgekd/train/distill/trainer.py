@@ -187,6 +187,11 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         if self.state is None or self.state["epoch"] + 1 < self.epochs:
             super()._do_train()
             return
+        if self._has_cpu_group:
+            raise TrainingError(
+                f"{self.run_options.resume} has finished its {self.epochs} epochs and was resumed in several "
+                "processes, which do not validate; resume it in one"
+            )
         if self.world_size > 1:
             self._setup_ddp()
         self._setup_train()

@@ -37,7 +37,7 @@ def known_kinds(model: TinySam) -> tuple[PromptKind, ...]:
     """The kinds of prompts that a network can answer.
 
     A foreground point whose embedding is zero was never learned, as in `tinysam-nwpu`, whose graph takes boxes. Such
-    a network answers a point with a loss thirty times that of a box, and would forget its boxes over it.
+    a network answers a point with noise, and would forget its boxes over it.
     """
     knows_points = bool(model.prompt_encoder.point_embeddings[FOREGROUND].weight.any())
     return PROMPT_KINDS if knows_points else tuple(kind for kind in PROMPT_KINDS if kind != "point")
