@@ -168,5 +168,5 @@ def test_another_model_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     torch.save({"model": [1, 2]}, tmp_path / "list.pt")
     with pytest.raises(ModelError, match="instead of tensors"):
         load_tinysam(tmp_path / "list.pt")
-    with pytest.raises(ModelError, match="no checkpoint"):
+    with pytest.raises(ModelError, match="does not exist, expected a checkpoint"):
         load_tinysam(tmp_path / "missing.pt")
