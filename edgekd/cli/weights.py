@@ -1,4 +1,4 @@
-"""`edgekd weights list|fetch|verify|export`: checkpoints by name."""
+"""`edgekd weights list|fetch|verify|export|vision`: checkpoints by name, and the vision path of a tuned SAM3."""
 
 from __future__ import annotations
 
@@ -66,3 +66,23 @@ def export(
 
     weights.export_shipped(name, output)
     out.print(f"{output}: {name} as a checkpoint, computing what the shipped graph computes")
+
+
+@app.command()
+def vision(
+    weights: Annotated[Path, typer.Option(help="folder of facebook/sam3 that the fine-tuning began with")],
+    tuned: Annotated[Path, typer.Option(help="best.pt of edgekd finetune --model sam3")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for vision.onnx and vision.json")],
+) -> None:
+    """Export the vision path of a fine-tuned SAM3: pixels to three feature levels, adapters folded, for own heads."""
+    from edgekd.cli.console import log, out
+    from edgekd.environment import need_modules
+
+    need_modules("the export of SAM3", ("torch", "transformers", "timm", "onnx", "onnxruntime"), "build,sam3")
+    from edgekd.deploy.export_sam3 import export_vision_path
+    from edgekd.models.sam3 import load_tuned_sam3
+
+    with log.status("exporting"):
+        found = export_vision_path(load_tuned_sam3(weights, tuned), output, {"tuned": tuned})
+    distance = found["largest_relative_difference_from_pytorch"]
+    out.print(f"{output / found['graph']}: {distance:.1e} of the largest value from PyTorch")

@@ -6,6 +6,7 @@ In: a folder with config.json and safetensors (the weights are gated, under the 
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,45 @@ def load_sam3(folder: Path, rank: int = ADAPTER_RANK) -> nn.Module:
         raise ModelError(f"{folder} is a '{config.model_type}' model, expected sam3; pass the folder of facebook/sam3")
     model = transformers.Sam3Model.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     return with_adapters(model, rank)
+
+
+def load_tuned_sam3(folder: Path, tuned: Path) -> nn.Module:
+    """SAM3 from a local folder with what `edgekd finetune --model sam3` changed: adapters, last blocks and heads.
+
+    Raises ModelError when `tuned` is not such a file, or was tuned from a SAM3 of another size.
+    """
+    delta = read_delta(tuned)
+    ranks = [len(tensor) for name, tensor in delta.items() if name.endswith(".adapter.down_low.weight")]
+    model = load_sam3(folder, ranks[0] if ranks else ADAPTER_RANK)
+    own = model.state_dict()
+    for name, tensor in delta.items():
+        if name not in own or own[name].shape != tensor.shape:
+            expected = tuple(own[name].shape) if name in own else "no such tensor"
+            raise ModelError(
+                f"{tuned} holds {name} {tuple(tensor.shape)} and the model of {folder} has {expected}; "
+                "give the folder that the fine-tuning began with"
+            )
+    model.load_state_dict(delta, strict=False)
+    return model.eval()
+
+
+def read_delta(path: Path) -> dict[str, Tensor]:
+    """The tensors of a best.pt that `edgekd finetune --model sam3` wrote; no code in it is run.
+
+    Raises ModelError when the file is missing, damaged or another checkpoint.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); give the best.pt of a fine-tuned SAM3") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path} is not a checkpoint of weights alone ({type(error).__name__}); give the best.pt of a tuned SAM3"
+        ) from error
+    delta = content.get("sam3_delta") if isinstance(content, dict) else None
+    if not isinstance(delta, dict) or not all(isinstance(value, Tensor) for value in delta.values()):
+        raise ModelError(f"{path} holds no changes to a SAM3; give the best.pt of edgekd finetune --model sam3")
+    return delta
 
 
 def tiny_sam3(seed: int = 0, rank: int = 4) -> nn.Module:

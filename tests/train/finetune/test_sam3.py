@@ -1,5 +1,6 @@
 """SAM3, tiny: three stages, resume, retention and the vision path, with the code that the full size runs."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 from finetune_tasks import SAM3_PX, make_sam3_task
 from torch import nn
+from typer.testing import CliRunner
 
+from edgekd.cli.main import app
+from edgekd.errors import ModelError
 from edgekd.losses.sam3 import ConceptTruth, match, sam3_loss
-from edgekd.models.spectral_adapter import fold_adapters
 from edgekd.models.tinysam import PIXEL_MEAN, PIXEL_STD
 from edgekd.train.finetune.averaged import Stage
 from edgekd.train.finetune.freeze import apply_policy, set_modes
@@ -18,6 +21,7 @@ from edgekd.train.finetune.loop import FinetuneConfig, finetune
 from edgekd.train.finetune.sam3 import SAM3_PROMPTS, Sam3Task
 
 pytest.importorskip("transformers")
+from edgekd.models import sam3  # noqa: E402
 from edgekd.models.sam3 import ADAPTED_LEVELS, Sam3VisionPath, tiny_sam3  # noqa: E402
 
 STAGES = (Stage(1, 2), Stage(2, 2), Stage(3, 2))
@@ -93,24 +97,38 @@ def test_fresh_adapters_change_no_output_bit() -> None:
             assert torch.equal(a, b)
 
 
-def test_the_vision_path_exports_without_a_wavelet(tmp_path: Path) -> None:
+def test_a_command_exports_what_was_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The changes that training saved go back into the released folder, and come out as one graph without a wavelet."""
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    model = tiny_sam3().eval()
-    for name in ADAPTED_LEVELS:
-        for parameter in model.get_submodule(f"{name}.adapter").parameters():
+    with monkeypatch.context() as patch:
+        patch.setattr(sam3, "with_adapters", lambda model, rank: model)
+        tiny_sam3().save_pretrained(tmp_path / "released")
+    task = make_sam3_task(tmp_path)
+    for name, parameter in task.model.named_parameters():
+        if ".adapter." in name or "backbone.layers.7." in name:
             nn.init.normal_(parameter, std=0.1)
+    task.save(tmp_path / "best.pt")
     pixels = torch.randn(1, 3, SAM3_PX, SAM3_PX)
     with torch.no_grad():
-        expected = Sam3VisionPath(model)(pixels)
-        assert fold_adapters(model) == 3
-        path = tmp_path / "vision.onnx"
-        torch.onnx.export(
-            Sam3VisionPath(model).eval(), (pixels,), path, input_names=["pixel_values"], dynamo=True, verbose=False
-        )
+        expected = Sam3VisionPath(task.model.eval())(pixels)
+    words = ["weights", "vision", "--weights", str(tmp_path / "released"), "--tuned", str(tmp_path / "best.pt")]
+    result = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "vision")])
+    assert result.exit_code == 0, result.output
+    path = tmp_path / "vision" / "vision.onnx"
     assert not any("haar" in n.op_type.lower() or n.domain not in ("", "ai.onnx") for n in onnx.load(path).graph.node)
     found = onnxruntime.InferenceSession(path).run(None, {"pixel_values": pixels.numpy()})
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b.numpy(), atol=1e-4)
+    description = json.loads((tmp_path / "vision" / "vision.json").read_text())
+    assert list(description["levels"].values()) == [list(level.shape) for level in expected]
+    assert description["pixel_values"]["shape"] == [1, 3, SAM3_PX, SAM3_PX]
+
+    torch.save({"sam3_delta": {"vision_encoder.nothing": torch.zeros(1)}}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match="no such tensor"):
+        sam3.load_tuned_sam3(tmp_path / "released", tmp_path / "other.pt")
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match="no changes to a SAM3"):
+        sam3.read_delta(tmp_path / "other.pt")
 
 
 def test_the_weights_of_the_losses_are_the_published_ones() -> None:
