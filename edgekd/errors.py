@@ -75,7 +75,11 @@ def first_line(error: BaseException) -> str:
     return (shown or type(error).__name__)[:160].rstrip(".")
 
 
-_WORDS_OF_NO_MEMORY = ("can't start new thread", "insufficient memory", "can't allocate memory", "bad_alloc")
+# The last four are what the system says of a mapping: a library, a file, a process or a graph that found no room.
+_WORDS_OF_NO_MEMORY = (
+    "can't start new thread", "insufficient memory", "can't allocate memory", "bad_alloc", "cannot allocate memory",
+    "failed to map segment", "cannot map zero-fill pages", "failed to allocate memory",
+)  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,7 +10,6 @@ sizes from 224 x 448 to 1024 x 1024 the encoder differs by 1e-5, the decoder by 
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import torch
@@ -33,6 +32,7 @@ from edgekd.models.prompt_decoder import (
     draw_points,
     mask_logits,
 )
+from edgekd.models.saved import saved_bytes
 from edgekd.models.spectral_adapter import attach_adapters
 from edgekd.models.tinyvit import (
     EMBEDDING_CHANNELS,
@@ -184,9 +184,7 @@ def save_tinysam(model: TinySam, path: Path) -> None:
     """Write `model` so that `load_tinysam` and, its tensors being official, other builders of MobileSAM read it."""
     adapter = {key: value for key, value in model.state_dict().items() if _IS_ADAPTER in key}
     content = {"model": official_state_dict(model), "draws_prompts": model.draws_prompts}
-    buffer = io.BytesIO()  # PyTorch's own writer gives no reason when the disk is full
-    torch.save(content | ({"adapter": adapter} if adapter else {}), buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, saved_bytes(content | ({"adapter": adapter} if adapter else {})))
 
 
 def from_official(state: dict[str, Tensor], source: str = "the checkpoint", draws_prompts: bool = False) -> TinySam:

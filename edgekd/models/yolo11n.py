@@ -8,7 +8,6 @@ bf16 and ruins an INT8 scale that it shares with a score, so neither may be part
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 import warnings
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import nn
 
 from edgekd.errors import ModelError, first_line
 from edgekd.files import write_bytes
+from edgekd.models.saved import saved_bytes
 
 # What torch's restricted unpickler raises on damaged or hostile bytes, beside its own error.
 _UNREADABLE = (
@@ -117,9 +117,7 @@ def save_detector(model: nn.Module, path: Path, licence: str) -> None:
         "version": ultralytics_version,
         "license": licence,
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, saved_bytes(content))
 
 
 def facts_of(model: nn.Module) -> DetectorFacts:

@@ -8,7 +8,6 @@ back with `weights_only=True`), so that a run cut in two equals one run bit for 
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekd.errors import InputError, ModelError, TrainingError, first_line
+from edgekd.errors import InputError, ModelError, TrainingError, first_line, is_out_of_memory
 from edgekd.files import write_bytes
+from edgekd.models.saved import saved_bytes
 
 STATE_FORMAT = 1
 _STUDENT = "student_model."
@@ -29,14 +29,26 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
     """`torch.save` to a temporary file beside `path`, flushed, then renamed over it.
 
     Raises:
-        TrainingError: the disk is full or the folder is not writable; what was at `path` is untouched.
+        TrainingError: the disk is full, the folder is not writable or memory ran out; what was at `path` is untouched.
     """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
     try:
-        write_bytes(path, buffer.getvalue())
+        write_bytes(path, saved_bytes(content))
     except InputError as error:
-        raise TrainingError(f"{error}; the last good checkpoint is kept: continue with `resume`") from error
+        raise TrainingError(f"{error}; {_what_is_left(path)}") from error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"memory ran out while {path} was written ({first_line(error)}); close other programs or give a smaller "
+            f"batch; {_what_is_left(path)}"
+        ) from error
+
+
+def _what_is_left(path: Path) -> str:
+    """The last words of an error: how the run goes on."""
+    if (path.parent / "resume.pt").is_file():
+        return "the last good checkpoint is kept: continue with `resume`"
+    return "there is no earlier checkpoint: start the run again"
 
 
 def plain_checkpoint(student: nn.Module, train_args: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:

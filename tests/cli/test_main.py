@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -68,7 +70,14 @@ def test_user_errors_are_one_sentence_and_exit_1(tmp_path: Path, shipped_bundle:
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("2 MiB"), RuntimeError("can't start new thread"), ValueError("std::bad_alloc")]
+    "error",
+    [
+        MemoryError("2 MiB"),
+        RuntimeError("can't start new thread"),
+        ValueError("std::bad_alloc"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        ImportError("libx.so: failed to map segment from shared object"),
+    ],
 )
 def test_memory_that_runs_out_is_one_sentence(error: Exception, monkeypatch, capsys) -> None:
     def fails() -> None:

@@ -222,20 +222,6 @@ def test_broken_loss_stops_with_the_batch_on_disk(job):
     assert checkpoint.read_state(job.resume_file)["epoch"] == 0
 
 
-def test_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "resume.pt"
-    checkpoint.write_atomically(path, {"format": 1, "epoch": 7})
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(TrainingError, match="No space left on device.*last good checkpoint is kept"):
-        checkpoint.write_atomically(path, {"format": 1, "epoch": 8})
-    assert checkpoint.read_state(path)["epoch"] == 7
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_run_that_was_killed_after_its_last_epoch_is_ended(teacher_job, tmp_path):
     """Whatever was killed there has its weights, and neither the last validation nor the curves."""
     job = replace(teacher_job, output=tmp_path / "run", resume=True)
