@@ -27,7 +27,7 @@ ENTER = Path(__file__).parent.parent / ".ci/enter-root"
 PYTHON = "/root/venv/bin/python"
 NOTES = {
     "x86_64": "native; the download is part of the installation",
-    "aarch64": "under QEMU (cortex-a76): an upper bound, no estimate of a device; only the ratio to x86-64 has a meaning",
+    "aarch64": "under QEMU (cortex-a76): an upper bound, no estimate of a device; compare it as a ratio only",
 }
 
 

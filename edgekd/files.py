@@ -11,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
@@ -202,6 +203,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a UTF-8 text file in one step; errors as for `atomic_file`."""
     write_bytes(path, text.encode())
+
+
+def bytes_of(save: Callable[[io.BytesIO], object]) -> bytes:
+    """Return what a library writes into a file; MemoryError where there is no room, whatever the library says then."""
+    buffer = io.BytesIO()
+    try:
+        save(buffer)
+    except Exception as error:
+        if buffer.closed:  # as one is that cannot grow; PyTorch goes on and says "unexpected pos"
+            raise MemoryError("no room for the bytes of a file") from error
+        raise
+    return buffer.getvalue()
 
 
 def replace_link(path: Path, target: str) -> None:

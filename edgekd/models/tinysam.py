@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgekd.choices import Prompt
 from edgekd.errors import ModelError
-from edgekd.files import write_bytes
+from edgekd.files import bytes_of, write_bytes
 from edgekd.models.decoder_graph import Cells, point_codes, two_way, upscaled_logits
 from edgekd.models.prompt_decoder import (
     BOX_LABELS,
@@ -32,7 +32,6 @@ from edgekd.models.prompt_decoder import (
     draw_points,
     mask_logits,
 )
-from edgekd.models.saved import saved_bytes
 from edgekd.models.spectral_adapter import attach_adapters
 from edgekd.models.tinyvit import (
     EMBEDDING_CHANNELS,
@@ -184,7 +183,8 @@ def save_tinysam(model: TinySam, path: Path) -> None:
     """Write `model` so that `load_tinysam` and, its tensors being official, other builders of MobileSAM read it."""
     adapter = {key: value for key, value in model.state_dict().items() if _IS_ADAPTER in key}
     content = {"model": official_state_dict(model), "draws_prompts": model.draws_prompts}
-    write_bytes(path, saved_bytes(content | ({"adapter": adapter} if adapter else {})))
+    content |= {"adapter": adapter} if adapter else {}
+    write_bytes(path, bytes_of(lambda buffer: torch.save(content, buffer)))
 
 
 def from_official(state: dict[str, Tensor], source: str = "the checkpoint", draws_prompts: bool = False) -> TinySam:

@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 from edgekd.errors import ModelError, first_line
-from edgekd.files import write_bytes
-from edgekd.models.saved import saved_bytes
+from edgekd.files import bytes_of, write_bytes
 
 # What torch's restricted unpickler raises on damaged or hostile bytes, beside its own error.
 _UNREADABLE = (
@@ -117,7 +116,7 @@ def save_detector(model: nn.Module, path: Path, licence: str) -> None:
         "version": ultralytics_version,
         "license": licence,
     }
-    write_bytes(path, saved_bytes(content))
+    write_bytes(path, bytes_of(lambda buffer: torch.save(content, buffer)))
 
 
 def facts_of(model: nn.Module) -> DetectorFacts:

@@ -17,8 +17,7 @@ import torch
 from torch import nn
 
 from edgekd.errors import InputError, ModelError, TrainingError, first_line, is_out_of_memory
-from edgekd.files import write_bytes
-from edgekd.models.saved import saved_bytes
+from edgekd.files import bytes_of, write_bytes
 
 STATE_FORMAT = 1
 _STUDENT = "student_model."
@@ -32,7 +31,7 @@ def write_atomically(path: Path, content: dict[str, Any]) -> None:
         TrainingError: the disk is full, the folder is not writable or memory ran out; what was at `path` is untouched.
     """
     try:
-        write_bytes(path, saved_bytes(content))
+        write_bytes(path, bytes_of(lambda buffer: torch.save(content, buffer)))
     except InputError as error:
         raise TrainingError(f"{error}; {_what_is_left(path)}") from error
     except Exception as error:
