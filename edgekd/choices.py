@@ -13,6 +13,9 @@ PrecisionWish = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Part = Literal["detector", "segmenter"]
 """One of the two networks of a chain, where something can be done for one alone."""
 
+DemoKind = Literal["sam", "crop"]
+"""Ways to a mask that the demonstration shows."""
+
 Prompt = Literal["box", "box+centre"]
 """What the decoder of a promptable segmenter is told of a box."""
 

@@ -7,24 +7,29 @@ from typing import Annotated
 
 import typer
 
+from edgekd.choices import DemoKind
+
 
 def demo(
     output: Annotated[
         Path, typer.Option("-o", "--output", "--out", help="folder for bundle, overlay and reports")
     ] = Path("edgekd-demo"),
+    kind: Annotated[
+        DemoKind | None, typer.Option(help="one way to a mask alone; crop is the fast one on a small device")
+    ] = None,
 ) -> None:
     """Shipped models and picture in; for each kind a bundle, overlay and result JSON, and one latency table out."""
     from edgekd.cli.console import log, out, picture_line
-    from edgekd.deploy.demonstration import demonstrate
+    from edgekd.deploy.demonstration import KINDS, demonstrate
     from edgekd.measure.report import kinds_table
 
     with log.status("building, running, measuring"):
-        shown = demonstrate(output, log.print)
-    for kind, way in shown.ways.items():
-        out.print(f"{kind}: {picture_line(way.picture)}")
+        shown = demonstrate(output, log.print, (kind,) if kind else KINDS)
+    for name, way in shown.ways.items():
+        out.print(f"{name}: {picture_line(way.picture)}")
         for warning in way.latency.warnings:
-            log.print(f"warning: {kind}: {warning}")
-    out.print(kinds_table({kind: way.latency for kind, way in shown.ways.items()}))
-    for name, path in shown.files.items():
-        out.print(f"{name:14} {path}")
+            log.print(f"warning: {name}: {warning}")
+    out.print(kinds_table({name: way.latency for name, way in shown.ways.items()}))
+    for what, path in shown.files.items():
+        out.print(f"{what:14} {path}")
     out.print(f"took           {shown.seconds:.1f} s")

@@ -74,7 +74,7 @@ def choose(name: StageName, graphs: StageGraphs, inputs: dict[str, tuple[int, ..
 
 
 def choose_precision(name: StageName, path: Path, inputs: dict[str, tuple[int, ...]]) -> Choice:
-    """Measure fp32 and, where the CPU has it, bf16 in OpenVINO.
+    """Measure fp32 and bf16 in OpenVINO where the CPU has bf16; without it nothing has to be measured.
 
     Args:
         name: the stage; it decides what a typical input looks like.
@@ -84,10 +84,10 @@ def choose_precision(name: StageName, path: Path, inputs: dict[str, tuple[int, .
     import openvino
 
     core = openvino.Core()
-    model, feeds = _model(core, path, inputs), _typical_feeds(name, inputs)
-    reference, fp32_ms = _measure(core, model, "fp32", feeds)
     if not _has_bf16(core):
         return Choice("fp32", "this CPU has no bf16 arithmetic")
+    model, feeds = _model(core, path, inputs), _typical_feeds(name, inputs)
+    reference, fp32_ms = _measure(core, model, "fp32", feeds)
     outputs, bf16_ms = _measure(core, model, "bf16", feeds)
     close, words = _closeness(outputs, reference)
     measured = f"bf16 {bf16_ms:.1f} ms against fp32 {fp32_ms:.1f} ms, {words}"

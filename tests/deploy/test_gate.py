@@ -185,3 +185,10 @@ def test_int8_leaves_float_stages_in_what_is_fastest_and_says_so(
         "decoder": ("bf16", None, "bf16"),
     }
     assert {"fp32", "bf16"} == set(ran)
+
+
+def test_without_bf16_nothing_is_measured(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto_precision, "_has_bf16", lambda core: False)
+    monkeypatch.setattr(auto_precision, "_measure", lambda *words: pytest.fail("there is nothing to choose from"))
+    choice = auto_precision.choose_precision("encoder", half / "encoder.onnx", {})
+    assert (choice.precision, choice.reason) == ("fp32", "this CPU has no bf16 arithmetic")
