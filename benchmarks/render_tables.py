@@ -15,9 +15,10 @@ from typing import Any
 
 from large_tables import mosaic_speed_table, mosaic_table, reuse_table, roundtrip_table, stream_table
 from table_parts import RESULTS, machine_line, markdown, newest, newest_file, theme_of
+from trust_tables import jobs_table, newcomer_table, root_table
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "own-classes.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -272,10 +273,13 @@ TABLES = {
     "int8": int8_table,
     "int8_speed": int8_speed_table,
     "saturation": saturation_table,
+    "jobs": jobs_table,
     "masks": masks_table,
     "mosaic": mosaic_table,
     "mosaic_speed": mosaic_speed_table,
+    "newcomer": newcomer_table,
     "reuse": reuse_table,
+    "root": root_table,
     "roundtrip": roundtrip_table,
     "stream": stream_table,
 }

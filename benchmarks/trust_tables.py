@@ -1,0 +1,67 @@
+"""Tables of what a user waits for: a newcomer's path, a wheel in an empty system, pictures at the same time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from table_parts import machine_line, markdown, newest
+
+
+def newcomer_table() -> str:
+    """The steps of docs/own-classes.md with their times."""
+    result = newest("newcomer")
+    if result is None:
+        return "Not measured.\n"
+    rows = [[name, f"{step['wall_s'] / 60:.1f}"] for name, step in result["steps"].items()]
+    rows.append(["all", f"{result['total_s'] / 60:.1f}"])
+    note = f"{machine_line(result)} {result['settings']['n_pictures']} labelled pictures of NWPU VHR-10.\n"
+    return markdown(["step", "minutes"], rows) + "\n" + note
+
+
+def root_table() -> str:
+    """The wheel in an empty system of x86-64 and of 64-bit Arm: what was found, and how long it took."""
+    results = [result for machine in ("x86_64", "aarch64") if (result := newest(f"root_{machine}"))]
+    if not results:
+        return "Not measured.\n"
+    rows = []
+    for result in results:
+        seconds = [result["steps"].get(name) for name in ("install", "demo crop", "demo sam")]
+        cells = ["" if step is None else f"{step['processor_s']:.0f}" for step in seconds]
+        objects = ", ".join(f"{kind} {len(found)}" for kind, found in result["objects"].items())
+        machine = "64-bit Arm under QEMU" if result["machine_of_wheel"] == "aarch64" else "x86-64"
+        rows.append([f"{machine}, {result['system']}", *cells, objects, f"{result['installed_mb']}"])
+    header = ["system", "install, processor s", "demo crop", "demo sam", "objects found", "installed MB"]
+    note = (
+        f"{machine_line(results[0])} Seconds under QEMU are an upper bound and no estimate of a device; "
+        f"compare them as a ratio only.{_differences(results)}\n"
+    )
+    return markdown(header, rows) + "\n" + note
+
+
+def _differences(results: list[dict[str, Any]]) -> str:
+    """How far the boxes of the second system are from those of the first."""
+    if len(results) < 2:
+        return ""
+    words = []
+    for kind in sorted(results[0]["objects"].keys() & results[1]["objects"].keys()):
+        pairs = list(zip(*(result["objects"][kind] for result in results), strict=False))
+        moved = max(abs(a - b) for one, two in pairs for a, b in zip(one[2:], two[2:], strict=True))
+        same = all(one[0] == two[0] for one, two in pairs)
+        words.append(f" {kind}: {'the same' if same else 'other'} classes, boxes differ by at most {moved:.2f} px.")
+    return "".join(words)
+
+
+def jobs_table() -> str:
+    """Pictures per second with several pictures at a time."""
+    result = newest("jobs")
+    if result is None:
+        return "Not measured.\n"
+    rows = [
+        [f"--jobs {arm['jobs']} --threads {arm['threads']}", f"{arm['pictures_per_s']:.2f}"] for arm in result["arms"]
+    ]
+    settings = result["settings"]
+    note = (
+        f"{machine_line(result)} {settings['n_pictures']} pictures, {result['n_objects']} objects, the same from every "
+        f"arm; {settings['statistic']} of {settings['rounds']}.\n"
+    )
+    return markdown(["edgekd run", "pictures per second"], rows) + "\n" + note
