@@ -1,4 +1,4 @@
-"""Tables of large pictures, streams and given boxes, for `render_tables.py`."""
+"""Tables of large pictures, streams, given boxes and turned boxes, for `render_tables.py`."""
 
 from __future__ import annotations
 
@@ -86,3 +86,59 @@ def roundtrip_table() -> str:
         rows.append([f"{split}, {quality['n_objects']} objects", f"{quality['miou']:.3f}", *sizes, *decided])
     header = ["part", "mIoU", "small", "medium", "large", "taken (mIoU)", "shown (mIoU)", "dropped (mIoU)"]
     return markdown(header, rows) + "\n" + machine_line(result) + "\n"
+
+
+def students_table() -> str:
+    """Students of masks made of boxes, beside students of real polygons."""
+    result = newest("roundtrip_students")
+    if result is None:
+        return "Not measured.\n"
+    arms = {name: row for name, row in result["results"].items() if isinstance(row, dict)}
+    rows = [
+        [name, f"{row['mask_ap']:.3f}", f"{row['mask_ap50']:.3f}", f"{row['box_ap']:.3f}", str(row["n_objects"])]
+        for name, row in arms.items()
+    ]
+    settings, kept = result["settings"], result["results"]["percent kept"]
+    note = (
+        f"{machine_line(result)} {kept:.0f} % of the mask AP is kept. {settings['n_pictures']['train']} pictures of "
+        f"{settings['side_px']} px, {settings['epochs']} epochs from {settings['start']}, backbone frozen, one seed.\n"
+    )
+    return markdown(["learns from", "mask AP", "mask AP50", "box AP", "objects"], rows) + "\n" + note
+
+
+def oriented_table() -> str:
+    """A trained oriented network: average precision by who measures it, one picture alone and a large one in tiles."""
+    result = newest("oriented")
+    if result is None or "accuracy" not in result:
+        return "Not measured.\n"
+    accuracy = result["accuracy"]
+    single = accuracy["boxes of one class per anchor, exact IoU"]
+    measured = {
+        "edgekd, OpenVINO bundle": accuracy["openvino"],
+        "edgekd, ONNX Runtime bundle": accuracy["onnxruntime"],
+        "pycocotools and shapely, the boxes of OpenVINO": accuracy["pycocotools and shapely, the boxes of openvino"],
+        "one class per anchor: edgekd": single["edgekd"],
+        "one class per anchor: Ultralytics' boxes": single["ultralytics"],
+        "Ultralytics' own validation, ProbIoU": accuracy["Ultralytics' validation, ProbIoU"],
+    }
+    ways = {name: row for name, row in result.get("dota", {}).items() if isinstance(row, dict)}
+    rows = [[name, f"{row['ap']:.3f}", f"{row['ap50']:.3f}"] for name, row in measured.items()]
+    rows += [[f"large picture: {name}", f"{row['ap']:.3f}", f"{row['ap50']:.3f}"] for name, row in ways.items()]
+    settings = result["settings"]
+    note = f" {settings['schedule']['epochs']} epochs at {settings['input_px']} px, {settings['method']}.\n"
+    return markdown(["turned boxes, who measures", "AP", "AP50"], rows) + "\n" + machine_line(result) + note
+
+
+def intervals_table() -> str:
+    """How often intervals of 95 % hold the truth, by the number of values."""
+    result = newest("intervals")
+    if result is None:
+        return "Not measured.\n"
+    expanded, plain = result["results"]["expanded"], result["results"]["plain"]
+    rows = [
+        [f"{count} {'runs' if kind == 'runs' else f'pictures, {kind}'}", f"{share:.3f}", f"{plain[kind][count]:.3f}"]
+        for kind, shares in expanded.items()
+        for count, share in shares.items()
+    ]
+    header = ["values", "hold the truth", "with plain percentiles"]
+    return markdown(header, rows) + f"\n{result['settings']['trials']} simulated trials per row.\n"

@@ -13,7 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from large_tables import mosaic_speed_table, mosaic_table, reuse_table, roundtrip_table, stream_table
+from large_tables import (
+    intervals_table,
+    mosaic_speed_table,
+    mosaic_table,
+    oriented_table,
+    reuse_table,
+    roundtrip_table,
+    stream_table,
+    students_table,
+)
 from table_parts import RESULTS, machine_line, markdown, newest, newest_file, theme_of
 from trust_tables import jobs_table, newcomer_table, root_table
 
@@ -281,6 +290,9 @@ TABLES = {
     "reuse": reuse_table,
     "root": root_table,
     "roundtrip": roundtrip_table,
+    "students": students_table,
+    "oriented": oriented_table,
+    "intervals": intervals_table,
     "stream": stream_table,
 }
 

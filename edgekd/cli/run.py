@@ -20,6 +20,7 @@ def run(
     max_boxes: Annotated[int, typer.Option(help="most boxes per picture")] = 300,
     min_region_px: Annotated[int, typer.Option(help="remove islands and holes below this area")] = 0,
     min_area_px: Annotated[int, typer.Option(help="leave out objects below this area", min=0)] = 0,
+    min_area: Annotated[float, typer.Option(help="the same in square units of the map", min=0)] = 0,
     boxes_only: Annotated[bool, typer.Option("--boxes-only", help="no masks")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: the backend's choice", min=1)] = None,
     jobs: Annotated[int, typer.Option(help="pictures run at the same time", min=1)] = 1,
@@ -41,9 +42,8 @@ def run(
 ) -> None:
     """Find objects and their masks; one line per picture on stdout, files in the output folder.
 
-    Results are written as they come: a run that was interrupted goes on when the same command is given again, and
-    replaces the files of a finished run. A picture much larger than the detector's input is run in tiles. A picture
-    that cannot be read is reported and skipped; the exit code is then 1, and all other results are kept.
+    Results are written as they come; the same command goes on with an interrupted run and replaces a finished one. What
+    is much larger than the detector's input is run in tiles. What cannot be read is reported, and the exit code is 1.
 
     A camera, an address (RTSP, HTTP), a GStreamer pipeline, a tracked video or a watched folder writes NAME.jsonl and
     one overlay video until it ends or Ctrl-C; a live source drops the frames that come too fast.
@@ -68,22 +68,23 @@ def run(
         classes=parse_names(classes),
         class_confidence=parse_shares(class_confidence),
         min_area_px=min_area_px,
+        min_area=min_area,
         jobs=jobs,
         large=parse_large("off" if boxes and tile == "auto" else tile, object_px, bands, stretch),
         given=boxes_for(sources, boxes, log.print),
     )
     kinds, ids = parse_formats(formats, also_geojson=geojson), read_coco_ids(coco_ids)
-    results = ResultOptions(
+    files = ResultOptions(
         overlays=overlays, masks=masks, preview=preview, formats=kinds, coco_ids=ids, json_file=json_file
     )
     if track or watch or reuse_masks is not None or any(is_live(source) for source in sources):
         wish = StreamWish(
-            files=results, track=track, watch=watch, reuse_masks=reuse_masks, n_threads=threads, public_key=public_key
+            files=files, track=track, watch=watch, reuse_masks=reuse_masks, n_threads=threads, public_key=public_key
         )
         return run_stream(bundle, sources, output, options, wish, StreamWatch(note=log.print, finished=print_stream))
     reports = []
     with Chain.open(bundle, threads, public_key) as chain, TileBar() as bar:
-        for report in run_pictures(chain, sources, output, options, results, Watch(note=log.print, tile=bar.show)):
+        for report in run_pictures(chain, sources, output, options, files, Watch(note=log.print, tile=bar.show)):
             (out if report.state == "run" else log).print(picture_line(report))
             reports.append(report)
     return check_whole(reports)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ from edgekd.runtime.detect import DetectOptions
 from edgekd.runtime.given import GivenBoxes
 from edgekd.runtime.large import Large, LargeOptions, Watch, open_source, run_large
 from edgekd.runtime.oriented import boxes_of
+from edgekd.runtime.results.maps import pixel_area
 from edgekd.runtime.results.writer import ResultOptions, ResultWriter
 from edgekd.runtime.segment import MaskOptions
 from edgekd.runtime.sources import VIDEO_SUFFIXES, Frame, expand, frames
@@ -41,6 +43,7 @@ class RunOptions:
         classes: names of the classes that are kept; empty keeps all.
         class_confidence: lowest confidence of a class, by name, instead of `detect.confidence`.
         min_area_px: objects with a smaller mask (box, with `boxes_only`) are left out.
+        min_area: the same in square units of the map, such as square metres; every picture needs a georeference.
         jobs: pictures that run at the same time, each on its own clone of the chain.
         large: what happens to large pictures.
         given: boxes of a person instead of the detector's; pictures are then run whole.
@@ -52,6 +55,7 @@ class RunOptions:
     classes: tuple[str, ...] = ()
     class_confidence: Mapping[str, float] = field(default_factory=dict)
     min_area_px: int = 0
+    min_area: float = 0.0
     jobs: int = 1
     large: LargeOptions = field(default_factory=LargeOptions)
     given: GivenBoxes | None = None
@@ -62,8 +66,9 @@ class RunOptions:
         Raises:
             InputError: a value is out of its range.
         """
-        if self.min_area_px < 0:
-            raise InputError(f"min_area_px is {self.min_area_px}, expected 0 or more")
+        for name, least in (("min_area_px", self.min_area_px), ("min_area", self.min_area)):
+            if not 0 <= least < math.inf:
+                raise InputError(f"{name} is {least}, expected 0 or more")
         if self.jobs < 1:
             raise InputError(f"jobs is {self.jobs}, expected at least 1")
         if self.given and (self.classes or self.class_confidence or self.boxes_only or self.large.tile != "off"):
@@ -203,11 +208,12 @@ def counts_of(result: ChainResult) -> dict[str, int]:
 def run_one(chain: Chain, frame: Frame, options: RunOptions) -> ChainResult:
     """Run one picture as `options` say; `detect` must hold the wish per class already, see `detect_options`."""
     wanted = chain_options(options)
+    pixel = pixel_area(frame.path) if options.min_area else 0.0
     if options.given:
         result = options.given.segment(chain, frame.path, frame.picture, wanted)
     else:
         result = chain(frame.picture, wanted)
-    return large_enough(result, options)
+    return large_enough(result, options, pixel)
 
 
 def chain_options(options: RunOptions) -> ChainOptions:
@@ -215,11 +221,12 @@ def chain_options(options: RunOptions) -> ChainOptions:
     return ChainOptions(options.detect, options.mask, masks=not options.boxes_only)
 
 
-def large_enough(result: ChainResult, options: RunOptions) -> ChainResult:
-    """Leave out what is smaller than `min_area_px`."""
-    if not options.min_area_px:
+def large_enough(result: ChainResult, options: RunOptions, pixel: float = 0.0) -> ChainResult:
+    """Leave out what is smaller than `min_area_px`, or than `min_area` where a pixel has an area of `pixel` there."""
+    if not options.min_area_px and not options.min_area:
         return result
-    return result[_areas_px(result, options.boxes_only) >= options.min_area_px]
+    areas = _areas_px(result, options.boxes_only)
+    return result[(areas >= options.min_area_px) & (areas * pixel >= options.min_area)]
 
 
 def _run_large(chain: Chain, large: Large, options: RunOptions, writer: ResultWriter, watch: Watch) -> PictureReport:
@@ -229,9 +236,10 @@ def _run_large(chain: Chain, large: Large, options: RunOptions, writer: ResultWr
     journal = f"{name}.tiles.jsonl"
     writer.announce((journal,))
     with contextlib.closing(large.windows), contextlib.closing(chain.clone()) as clone:
+        pixel = pixel_area(large.path) if options.min_area else 0.0
         wanted = (chain_options(options), options.large)
         result, broken = run_large(clone, large, wanted, writer.folder / journal, watch)
-        result = large_enough(result, options)
+        result = large_enough(result, options, pixel)
         writer.add_large(frame, large.windows, result)
     if not broken:
         (writer.folder / journal).unlink()

@@ -82,6 +82,8 @@ def run_stream(
         raise InputError(f"{sources[0]} came with {len(sources) - 1} other sources, expected one stream alone")
     if options.given is not None:
         raise InputError("boxes were given for a stream, whose frames have no labels; leave them out")
+    if options.min_area:
+        raise InputError("min_area was given for a stream, whose frames lie on no map; give a min_area_px")
     with Chain.open(bundle, wish.n_threads, wish.public_key) as chain:
         stream = WatchedFolder(Path(sources[0]), watch.note) if wish.watch else Stream(sources[0])
         follow(chain, stream, folder, options, wish, watch)

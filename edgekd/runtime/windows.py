@@ -66,10 +66,12 @@ class Georeference:
     Attributes:
         transform: (a, b, c, d, e, f): x = a * column + b * row + c, y = d * column + e * row + f.
         crs: the coordinate system as "EPSG:32633" or WKT; None when the file does not say.
+        in_degrees: the coordinates are longitude and latitude.
     """
 
     transform: tuple[float, ...]
     crs: str | None
+    in_degrees: bool = False
 
 
 class Windows(Protocol):
@@ -159,7 +161,8 @@ class RasterWindows:
         if self._file.transform.is_identity:
             return None
         crs = self._file.crs
-        return Georeference(tuple(self._file.transform)[:6], crs.to_string() if crs else None)
+        in_degrees = bool(crs and crs.is_geographic)
+        return Georeference(tuple(self._file.transform)[:6], crs.to_string() if crs else None, in_degrees)
 
     def read(self, window: Window) -> UInt8Array:
         """Return a window; pixels without data are black.

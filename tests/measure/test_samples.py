@@ -21,7 +21,12 @@ def drifting(n, generator):
     return 1 + 0.5 * np.convolve(generator.normal(0, 1, n + 3), np.ones(4) / 4, "valid").clip(-1.5, 1.5)
 
 
-def n_covered(n_pairs=60):
+N_PAIRS = 80
+LEAST_COVERED = round(0.95 * N_PAIRS - 3 * (0.95 * 0.05 * N_PAIRS) ** 0.5)
+"""Of intervals of 95 % that hold the truth: three standard deviations of the binomial below the mean."""
+
+
+def n_covered(n_pairs=N_PAIRS):
     """In how many pairs of a true ratio of 1.25 the interval holds it."""
     generator, covered = np.random.default_rng(1), 0
     for _ in range(n_pairs):
@@ -31,11 +36,24 @@ def n_covered(n_pairs=60):
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says(monkeypatch):
-    """An interval of 95 % should hold the truth in 57 of 60 pairs; one of single runs, not blocks, does not."""
+    """An interval of blocks holds it as often as chance allows; one of single runs does not."""
+    monkeypatch.setattr(samples, "N_RESAMPLES", 500)
     of_blocks = n_covered()
-    monkeypatch.setattr(samples, "_block_rows", lambda n, generator: generator.integers(0, n, (samples.N_RESAMPLES, n)))
+    monkeypatch.setattr(samples, "_block_length", lambda n: 1)
     of_single_runs = n_covered()
-    assert of_blocks >= 51 and of_single_runs <= 47
+    assert of_single_runs < LEAST_COVERED <= of_blocks
+
+
+def test_few_values_take_wider_percentiles():
+    """Student's t: 2.262 for ten values, 1.984 for a hundred, each times sqrt(n / (n - 1)) on a normal distribution."""
+    from statistics import NormalDist
+
+    for n, quantile in ((10, 2.262), (20, 2.093), (100, 1.984)):
+        low, high = samples.tail_percents(n)
+        expected = 100 * NormalDist().cdf(-quantile * (n / (n - 1)) ** 0.5)
+        assert low == pytest.approx(expected, rel=2e-2) and low + high == pytest.approx(100)
+    assert samples.tail_percents(1e9)[0] == pytest.approx(2.5, abs=1e-3)
+    assert 0 <= samples.tail_percents(0)[0] == samples.tail_percents(2)[0] < 1e-3
 
 
 def test_turns_make_the_interval_narrow():

@@ -16,6 +16,7 @@ from edgekd.runtime.given import GivenBoxes
 from edgekd.runtime.large import LargeOptions
 from edgekd.runtime.results.writer import ResultOptions
 from edgekd.runtime.run import RunOptions, detect_options, run_pictures
+from edgekd.runtime.sources import read_picture
 from edgekd.types import ChainResult, Detections, Masks
 
 PLAIN = ResultOptions(overlays=False, masks=False)
@@ -76,6 +77,34 @@ def test_small_objects_are_left_out(pictures: Path) -> None:
     assert sorted(kept) == [area for area in areas if area >= limit]
 
 
+def test_small_objects_on_a_map_are_left_out(pictures: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    pixels = read_picture(pictures / "a/z.png")[:, :, ::-1].transpose(2, 0, 1)
+
+    def raster(name: str, crs: str, pixel: float) -> Path:
+        place = rasterio.Affine(pixel, 0, 300_000 if pixel == 2 else 10, 0, -pixel, 3_500_000 if pixel == 2 else 50)
+        size = {"width": pixels.shape[2], "height": pixels.shape[1]}
+        with rasterio.open(pictures / name, "w", count=3, dtype="uint8", crs=crs, transform=place, **size) as file:
+            file.write(pixels)
+        return pictures / name
+
+    def areas(path: Path, folder: str, **options: float) -> list[float]:
+        list(run_pictures(PerfectChain(), [path], pictures / folder, RunOptions(**options), PLAIN))  # type: ignore[arg-type]
+        (entry,) = pictures_of(pictures / folder)
+        return sorted(found["area_px"] for found in entry["objects"])  # type: ignore[attr-defined]
+
+    metres = raster("metres.tif", "EPSG:32650", 2.0)
+    every = areas(metres, "every")
+    limit = every[len(every) // 2]
+    kept = [area for area in every if area >= limit]
+    assert 0 < len(kept) < len(every)
+    assert areas(metres, "in m2", min_area=4 * limit) == areas(metres, "in px", min_area_px=limit) == kept
+    assert areas(metres, "tiled", min_area=4 * limit, large=LargeOptions(tile=4000)) == kept
+    for path, words in ((raster("degrees.tif", "EPSG:4326", 1e-5), "degrees"), (pictures / "a/z.png", "georeference")):
+        with pytest.raises(InputError, match=f"min_area .* {words}"):
+            areas(path, words, min_area=1)
+
+
 def test_wishes_per_class_become_limits() -> None:
     options = RunOptions(classes=("ship", "tank"), class_confidence={"ship": 0.5})
     assert detect_options(options, ("tank", "plane", "ship")).class_confidence == (0.25, 1.0, 0.5)
@@ -83,7 +112,9 @@ def test_wishes_per_class_become_limits() -> None:
         detect_options(RunOptions(classes=("boat",)), ("tank",))
 
 
-@pytest.mark.parametrize("values", [{"min_area_px": -1}, {"jobs": 0}, {"class_confidence": {"ship": 1.5}}])
+@pytest.mark.parametrize(
+    "values", [{"min_area_px": -1}, {"min_area": float("inf")}, {"jobs": 0}, {"class_confidence": {"ship": 1.5}}]
+)
 def test_options_out_of_range_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(values))}.* is "):
         RunOptions(**values)  # type: ignore[arg-type]

@@ -32,6 +32,28 @@ def georeference_of(path: Path) -> Georeference:
     return place
 
 
+def pixel_area(path: Path) -> float:
+    """Return the area of a picture's pixel in square units of its map, such as square metres.
+
+    Raises:
+        BackendUnavailable: rasterio is not installed.
+        InputError: the picture has no georeference, or its map counts degrees.
+    """
+    try:
+        place = georeference_of(path)
+    except InputError as error:
+        raise InputError(
+            f"min_area counts units of a map and {path} has no georeference; give a GeoTIFF, or a min_area_px"
+        ) from error
+    if place.in_degrees:
+        raise InputError(
+            f"min_area counts units of a map and those of {path} are degrees, which are not lengths; give a "
+            "min_area_px, or a picture on a map in metres"
+        )
+    a, b, _, d, e, _ = place.transform
+    return abs(a * e - b * d)
+
+
 def no_place(path: Path) -> InputError:
     """Say that a picture lies nowhere."""
     return InputError(f"{path} has no georeference; give a GeoTIFF, or leave the formats geojson and gpkg out")
