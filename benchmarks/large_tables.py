@@ -141,4 +141,7 @@ def intervals_table() -> str:
         for count, share in shares.items()
     ]
     header = ["values", "hold the truth", "with plain percentiles"]
-    return markdown(header, rows) + f"\n{result['settings']['trials']} simulated trials per row.\n"
+    return (
+        markdown(header, rows)
+        + f"\n{result['settings']['trials']} simulated trials per row; the standard error of a row is 0.015 to 0.03.\n"
+    )

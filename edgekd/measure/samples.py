@@ -109,7 +109,7 @@ def tail_percents(n: float) -> tuple[float, float]:
 
 def _block_length(n: int) -> int:
     """Runs per block: twice the usual n ** (1/3), for which too few of the intervals held the truth."""
-    return max(1, round(2 * n ** (1 / 3)))
+    return int(max(1, round(2 * n ** (1 / 3))))
 
 
 def _block_rows(n: int, generator: np.random.Generator) -> NDArray[np.intp]:
