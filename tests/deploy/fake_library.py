@@ -72,7 +72,7 @@ def compiled_module(version: str, source: Path = MODULE_SOURCE) -> Path:
     fake, include = compiled_fake(version), include_of(version)
     target = Path(tempfile.mkdtemp(prefix="fake-module-")) / "libedgekd_tensorrt.so"
     flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-ffp-contract=off"]
-    flags += [f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}", "-isystem", str(include)]
+    flags += [f"-I{source.parents[1]}", f"-I{SOURCES / 'include'}", f"-I{SOURCES / 'src'}", "-isystem", str(include)]
     flags += ["-isystem", str(cuda_include()), "-Wl,--no-undefined"]
     compile_cpp(source, target, [*flags, *linked(str(fake)), *linked(host_cuda.compiled())])
     return target

@@ -14,17 +14,24 @@
 extern "C" {
 #endif
 
-#define EDGEKD_BACKEND_ABI_VERSION 3
+#define EDGEKD_BACKEND_ABI_VERSION 4
 #define EDGEKD_TENSOR_MAX_DIMS 4
 #define EDGEKD_BACKEND_ENTRY "edgekd_backend_entry"
 
-/* A dense tensor in C order: float32 in `data`, or, for an input alone, uint8 in `bytes` where that is not NULL. */
+/*
+ * A dense tensor in C order: float32 in `data`, or, for an input alone, uint8 in `bytes` where that is not NULL.
+ *
+ * An output that `stays` is read by another engine of the thread alone. A module with memory of its own leaves `data`
+ * NULL and names its address in `device`; the other engine is given that address in its input.
+ */
 typedef struct edgekd_tensor {
     const char *name;
     uint32_t n_dims;
     int64_t dims[EDGEKD_TENSOR_MAX_DIMS];
     float *data;
     const uint8_t *bytes;
+    void *device;
+    int32_t stays; /* set by the caller of an output */
 } edgekd_tensor;
 
 /* What a file holds; gone after the call. */
@@ -40,6 +47,7 @@ typedef struct edgekd_engine_options {
     uint32_t n_threads;    /* 0: the backend's choice */
     const edgekd_bytes *files;
     size_t n_files; /* at least 1 */
+    void *beside;   /* an engine of the same thread to share a stream and scratch memory with, or NULL */
 } edgekd_engine_options;
 
 /* Where a function leaves the sentence of its failure. */
@@ -53,8 +61,8 @@ typedef struct edgekd_backend {
     /* Write the GPU's compute capability such as "8.7", "" without a GPU; NULL where GPUs do not matter. */
     int32_t (*compute_capability)(char *text, size_t capacity, edgekd_backend_error *error);
     int32_t (*open)(const edgekd_engine_options *options, void **engine, edgekd_backend_error *error);
-    int32_t (*clone)(void *engine, void **copy, edgekd_backend_error *error);
-    /* Read the inputs, fill dims and data of the outputs by their names; data belongs to the engine until its next run. */
+    int32_t (*clone)(void *engine, void *beside, void **copy, edgekd_backend_error *error);
+    /* Read the inputs, fill dims and data of the outputs by their names; they belong to the engine until its next run. */
     int32_t (*infer)(void *engine, const edgekd_tensor *inputs, size_t n_inputs, edgekd_tensor *outputs,
                      size_t n_outputs, edgekd_backend_error *error);
     void (*close)(void *engine);

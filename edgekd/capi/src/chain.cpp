@@ -22,16 +22,16 @@ const edgekd_backend& checked_backend(const std::string& folder, const Manifest&
     return backend;
 }
 
-std::unique_ptr<Segmenter> open_segmenter(const EngineSource& source, std::shared_ptr<const Manifest> manifest) {
+std::unique_ptr<Segmenter> open_segmenter(const EngineSource& source, SharedManifest manifest, const Engine& beside) {
     switch (manifest->kind) {
         case Kind::crop:
-            return open_crop(source, std::move(manifest));
+            return open_crop(source, std::move(manifest), beside);
         case Kind::yolo_seg:
             return open_yolo_seg(std::move(manifest));
         case Kind::sam:
             break;
     }
-    return open_sam(source, std::move(manifest));
+    return open_sam(source, std::move(manifest), beside);
 }
 
 Box clipped(const Box& box, const Picture& picture) {
@@ -63,13 +63,15 @@ std::unique_ptr<Chain> Chain::open(const std::string& folder, const OpenOptions&
     const std::string version = settled(folder);
     auto manifest = checked_manifest(version, options.public_key);
     const EngineSource source = {checked_backend(version, *manifest, options.backend_path), version, options.n_threads};
-    Engine detector = source.open(manifest->detector);
-    std::unique_ptr<Segmenter> segmenter = open_segmenter(source, manifest);
+    Engine detector = source.open(manifest->detector, nullptr);
+    std::unique_ptr<Segmenter> segmenter = open_segmenter(source, manifest, detector);
     return std::unique_ptr<Chain>(new Chain(std::move(manifest), std::move(detector), std::move(segmenter)));
 }
 
 std::unique_ptr<Chain> Chain::clone() const {
-    return std::unique_ptr<Chain>(new Chain(manifest_, detector_.clone(), segmenter_->clone()));
+    Engine detector = detector_.clone(nullptr);
+    std::unique_ptr<Segmenter> segmenter = segmenter_->clone(detector);
+    return std::unique_ptr<Chain>(new Chain(manifest_, std::move(detector), std::move(segmenter)));
 }
 
 void Chain::run(const Picture& picture, const RunOptions& options) {

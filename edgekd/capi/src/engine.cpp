@@ -54,23 +54,27 @@ std::string compute_capability(const edgekd_backend& backend) {
     return text;
 }
 
-Engine::Engine(const edgekd_backend& backend, const std::string& folder, const EngineStage& stage, uint32_t n_threads)
+Engine::Engine(const edgekd_backend& backend, const std::string& folder, const EngineStage& stage, uint32_t n_threads,
+               const Engine* beside)
     : backend_(&backend), handle_(nullptr, backend.close) {
     const std::string path = folder + "/" + stage.files.front().name;
     const std::vector<std::string> contents = read_files(folder, stage);
     std::vector<edgekd_bytes> views;
     for (const std::string& content : contents) views.push_back({content.data(), content.size()});
-    const edgekd_engine_options options = {path.c_str(), stage.precision.c_str(), n_threads, views.data(), views.size()};
+    void* neighbour = beside != nullptr ? beside->handle_.get() : nullptr;
+    const edgekd_engine_options options = {path.c_str(),  stage.precision.c_str(), n_threads,
+                                           views.data(), views.size(),            neighbour};
     edgekd_backend_error error{};
     void* engine = nullptr;
     check(backend.open(&options, &engine, &error), error);
     handle_.reset(engine);
 }
 
-Engine Engine::clone() const {
+Engine Engine::clone(const Engine* beside) const {
     edgekd_backend_error error{};
     void* copy = nullptr;
-    check(backend_->clone(handle_.get(), &copy, &error), error);
+    void* neighbour = beside != nullptr ? beside->handle_.get() : nullptr;
+    check(backend_->clone(handle_.get(), neighbour, &copy, &error), error);
     return Engine(*backend_, Handle(copy, backend_->close));
 }
 

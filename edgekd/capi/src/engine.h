@@ -20,10 +20,12 @@ std::string compute_capability(const edgekd_backend& backend);
 // A loaded network; one thread at a time.
 class Engine {
 public:
-    Engine(const edgekd_backend& backend, const std::string& folder, const EngineStage& stage, uint32_t n_threads);
+    // Where `beside` is not null, both engines serve one thread and share a stream and scratch memory on a GPU.
+    Engine(const edgekd_backend& backend, const std::string& folder, const EngineStage& stage, uint32_t n_threads,
+           const Engine* beside);
 
-    // An engine that shares the weights.
-    Engine clone() const;
+    // An engine that shares the weights, for another thread: that of `beside` where it is not null.
+    Engine clone(const Engine* beside) const;
 
     // Run once; the outputs' data belongs to this engine until its next run.
     void infer(const std::vector<edgekd_tensor>& inputs, std::vector<edgekd_tensor>& outputs);

@@ -32,8 +32,8 @@ class Segmenter {
 public:
     virtual ~Segmenter() = default;
 
-    // A segmenter for another thread; it shares the weights.
-    virtual std::unique_ptr<Segmenter> clone() const = 0;
+    // A segmenter for another thread, that of the engine `beside`; it shares the weights.
+    virtual std::unique_ptr<Segmenter> clone(const Engine& beside) const = 0;
 
     // Can it segment boxes that did not come from the bundle's own detector?
     virtual bool takes_boxes() const { return true; }
@@ -42,18 +42,21 @@ public:
     virtual void run(const Picture& picture, const Found& found, const MaskOptions& options, const Masked& result) = 0;
 };
 
-// What engines are opened with.
+// What engines are opened with; all of a chain serve one thread.
 struct EngineSource {
     const edgekd_backend& backend;
     const std::string& folder;
     uint32_t n_threads;
 
-    Engine open(const EngineStage& stage) const { return Engine(backend, folder, stage, n_threads); }
+    Engine open(const EngineStage& stage, const Engine* beside) const {
+        return Engine(backend, folder, stage, n_threads, beside);
+    }
 };
 
 // One maker per kind, each in its own file.
-std::unique_ptr<Segmenter> open_sam(const EngineSource& source, std::shared_ptr<const Manifest> manifest);
-std::unique_ptr<Segmenter> open_crop(const EngineSource& source, std::shared_ptr<const Manifest> manifest);
-std::unique_ptr<Segmenter> open_yolo_seg(std::shared_ptr<const Manifest> manifest);
+using SharedManifest = std::shared_ptr<const Manifest>;
+std::unique_ptr<Segmenter> open_sam(const EngineSource& source, SharedManifest manifest, const Engine& beside);
+std::unique_ptr<Segmenter> open_crop(const EngineSource& source, SharedManifest manifest, const Engine& beside);
+std::unique_ptr<Segmenter> open_yolo_seg(SharedManifest manifest);
 
 }  // namespace edgekd

@@ -24,17 +24,18 @@ size_t bucket_for(size_t n, const std::vector<int>& buckets) {
 }  // namespace
 
 edgekd_tensor image_tensor(const char* name, const Placement& placement, std::vector<float>& blob) {
-    return {name, 4, {1, 3, placement.input.height_px, placement.input.width_px}, blob.data(), nullptr};
+    return {name, 4, {1, 3, placement.input.height_px, placement.input.width_px}, blob.data(), nullptr, nullptr, 0};
 }
 
 edgekd_tensor output(const char* name) {
-    return {name, 0, {}, nullptr, nullptr};
+    return {name, 0, {}, nullptr, nullptr, nullptr, 0};
 }
 
 void check_shape(const edgekd_tensor& tensor, const std::vector<int64_t>& expected) {
     const uint32_t n_dims = std::min<uint32_t>(tensor.n_dims, EDGEKD_TENSOR_MAX_DIMS);
     const std::vector<int64_t> dims(tensor.dims, tensor.dims + n_dims);
-    bool fits = dims.size() == expected.size() && tensor.n_dims == n_dims && tensor.data != nullptr;
+    const bool is_there = tensor.data != nullptr || (tensor.stays != 0 && tensor.device != nullptr);
+    bool fits = dims.size() == expected.size() && tensor.n_dims == n_dims && is_there;
     for (size_t i = 0; fits && i < dims.size(); i++) fits = dims[i] > 0 && (expected[i] < 0 || dims[i] == expected[i]);
     if (!fits) {
         fail(EDGEKD_ERROR_BUNDLE, std::string("the network's output ") + tensor.name + " has the shape " +

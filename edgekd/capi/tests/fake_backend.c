@@ -47,10 +47,11 @@ static int32_t open_engine(const edgekd_engine_options *options, void **engine, 
     return EDGEKD_OK;
 }
 
-static int32_t clone_engine(void *engine, void **copy, edgekd_backend_error *error)
+static int32_t clone_engine(void *engine, void *beside, void **copy, edgekd_backend_error *error)
 {
     fake_engine *made = (fake_engine *)malloc(sizeof *made);
 
+    (void)beside;
     if (made == NULL)
         return say(error, EDGEKD_ERROR_MEMORY, "no memory for a clone");
     memcpy(made, engine, sizeof *made);

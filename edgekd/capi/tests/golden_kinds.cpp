@@ -10,7 +10,7 @@ namespace edgekd::golden {
 namespace {
 
 edgekd_tensor tensor(std::vector<float>& values, std::vector<int64_t> dims) {
-    edgekd_tensor made{"", uint32_t(dims.size()), {}, values.data(), nullptr};
+    edgekd_tensor made{"", uint32_t(dims.size()), {}, values.data(), nullptr, nullptr, 0};
     std::copy(dims.begin(), dims.end(), made.dims);
     return made;
 }

@@ -314,7 +314,7 @@ int32_t open_engine(const edgekd_engine_options* options, void** engine, edgekd_
     return answered(error, [&] { *engine = new OpenVinoEngine(std::make_shared<Network>(*options)); });
 }
 
-int32_t clone_engine(void* engine, void** copy, edgekd_backend_error* error) {
+int32_t clone_engine(void* engine, void*, void** copy, edgekd_backend_error* error) {
     return answered(error, [&] { *copy = new OpenVinoEngine(static_cast<OpenVinoEngine*>(engine)->network()); });
 }
 

@@ -1,8 +1,9 @@
 // TensorRT on an NVIDIA GPU: a plan goes in; 8.6 to 11.x, by tensor names only.
 //
-// Buffers are allocated once, for the largest shapes of the plan's profile, so addresses never change; each input shape
-// gets its own execution context and, from its second run on, its own CUDA graph; the contexts of an engine share its
-// scratch memory. Mirrors runtime/engines/tensorrt.py.
+// Buffers are allocated once, for the largest shapes of the plan's profile, so addresses never change; each combination
+// of input shapes gets its own execution context and, from its second run on, its own CUDA graph; all contexts of a
+// thread use the scratch memory of one lane. An output that another engine reads stays where it is. Mirrors
+// runtime/engines/tensorrt.py.
 //
 // No GPU has run this file yet. In the tests it is compiled against the public headers of 8.6, 10.3 and 11.x and runs
 // on a functional stand-in for TensorRT.
@@ -18,11 +19,16 @@
 #include <vector>
 
 #include "backend.h"
+#include "backends/cuda_memory.h"
 #include "error.h"
 
 namespace {
 
+using edgekd::check_cuda;
+using edgekd::DeviceMemory;
 using edgekd::fail;
+using edgekd::Lane;
+using edgekd::PinnedMemory;
 using Shape = std::vector<int64_t>;
 
 // A context without scratch memory is small; the limit is for callers with ever new shapes.
@@ -43,28 +49,6 @@ Logger& logger() {
     return instance;
 }
 
-void check(cudaError_t error, const char* what) {
-    if (error == cudaSuccess) return;
-    fail(EDGEKD_ERROR_BACKEND, std::string("CUDA cannot ") + what + " (" + cudaGetErrorString(error) + ")");
-}
-
-struct FreeDevice {
-    void operator()(void* memory) const { cudaFree(memory); }
-};
-struct FreePinned {
-    void operator()(void* memory) const { cudaFreeHost(memory); }
-};
-struct DestroyStream {
-    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
-};
-struct DestroyGraph {
-    void operator()(cudaGraphExec_t graph) const { cudaGraphExecDestroy(graph); }
-};
-using DeviceMemory = std::unique_ptr<void, FreeDevice>;
-using PinnedMemory = std::unique_ptr<void, FreePinned>;
-using Stream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, DestroyStream>;
-using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, DestroyGraph>;
-
 nvinfer1::Dims dims_from(const Shape& shape) {
     nvinfer1::Dims dims{};
     dims.nbDims = int32_t(shape.size());
@@ -76,7 +60,7 @@ Shape shape_from(const nvinfer1::Dims& dims) {
     return Shape(dims.d, dims.d + std::max<int64_t>(dims.nbDims, 0));
 }
 
-size_t count_bytes(const Shape& shape, size_t element_bytes = sizeof(float)) {
+size_t count_bytes(const Shape& shape, size_t element_bytes) {
     size_t n = element_bytes;
     for (int64_t size : shape) n *= size_t(size);
     return n;
@@ -109,12 +93,6 @@ void give_memory(nvinfer1::IExecutionContext& context, void* memory, [[maybe_unu
 #endif
 }
 
-DeviceMemory allocate_on_device(size_t n_bytes) {
-    void* memory = nullptr;
-    check(cudaMalloc(&memory, n_bytes), "allocate memory on the GPU");
-    return DeviceMemory(memory);
-}
-
 // What clones share: the plan, and the runtime that must outlive it.
 struct Plan {
     std::unique_ptr<nvinfer1::IRuntime> runtime;
@@ -122,10 +100,11 @@ struct Plan {
     std::string path;
 };
 
-// One input or output: its memory on the GPU and its page-locked twin, both for the largest shape.
+// One input or output: its memory on the GPU and, once the host wants it, its page-locked twin, for the largest shape.
 struct Tensor {
     std::string name;
     bool is_input = false;
+    size_t element_bytes = sizeof(float);  // 1: uint8, of an input alone
     size_t capacity_bytes = 0;
     DeviceMemory device;
     PinnedMemory pinned;
@@ -135,27 +114,34 @@ struct Tensor {
 struct Bound {
     std::unique_ptr<nvinfer1::IExecutionContext> context;
     bool has_run = false;
-    Graph graph;
+    edgekd::Graph graph;
     uint64_t last_use = 0;
 };
 
 class TensorRtEngine {
 public:
-    explicit TensorRtEngine(std::shared_ptr<Plan> plan) : plan_(std::move(plan)) {
-        cudaStream_t stream = nullptr;
-        check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");
-        stream_.reset(stream);
+    // `beside` is an engine of the same thread, whose lane this one shares, or null.
+    TensorRtEngine(std::shared_ptr<Plan> plan, const TensorRtEngine* beside)
+        : plan_(std::move(plan)), lane_(beside != nullptr ? beside->lane_ : std::make_shared<Lane>()) {
         allocate();
+        lane_->join(scratch_bytes(*plan_->engine));
     }
+    TensorRtEngine(const TensorRtEngine&) = delete;
+    TensorRtEngine& operator=(const TensorRtEngine&) = delete;
+
+    // A run that failed may have left work behind, which still reads this memory.
+    ~TensorRtEngine() { cudaStreamSynchronize(lane_->stream()); }
 
     std::shared_ptr<Plan> plan() const { return plan_; }
 
     void infer(const edgekd_tensor* inputs, size_t n_inputs, edgekd_tensor* outputs, size_t n_outputs) {
         Bound& bound = bind(inputs, n_inputs);
-        for (size_t i = 0; i < n_inputs; i++) copy_in(inputs[i]);
+        for (size_t i = 0; i < n_inputs; i++) {
+            if (inputs[i].device == nullptr) copy_in(inputs[i]);
+        }
         enqueue(bound);
-        for (size_t i = 0; i < n_outputs; i++) copy_out(*bound.context, outputs[i]);
-        check(cudaStreamSynchronize(stream_.get()), "finish a run");
+        for (size_t i = 0; i < n_outputs; i++) answer(*bound.context, outputs[i]);
+        check_cuda(cudaStreamSynchronize(lane_->stream()), "finish a run");
     }
 
 private:
@@ -187,7 +173,12 @@ private:
             tensor.name = engine.getIOTensorName(i);
             const char* name = tensor.name.c_str();
             tensor.is_input = engine.getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
-            if (engine.getTensorDataType(name) != nvinfer1::DataType::kFLOAT) refuse(tensor.name + " is not float32");
+            const nvinfer1::DataType type = engine.getTensorDataType(name);
+            if (tensor.is_input && type == nvinfer1::DataType::kUINT8) {
+                tensor.element_bytes = 1;
+            } else if (type != nvinfer1::DataType::kFLOAT) {
+                refuse(tensor.name + " is not float32");
+            }
             if (tensor.is_input && !context->setInputShape(name, dims_from(largest_input(name)))) {
                 refuse(tensor.name + " has no profile (" + last_complaint + ")");
             }
@@ -198,51 +189,67 @@ private:
             for (int64_t size : shape) {
                 if (size < 1) refuse(tensor.name + " has no fixed largest size");
             }
-            tensor.capacity_bytes = count_bytes(shape);
-            tensor.device = allocate_on_device(tensor.capacity_bytes);
-            void* memory = nullptr;
-            check(cudaMallocHost(&memory, tensor.capacity_bytes), "allocate page-locked memory");
-            tensor.pinned.reset(memory);
+            tensor.capacity_bytes = count_bytes(shape, tensor.element_bytes);
+            tensor.device = edgekd::allocate_on_device(tensor.capacity_bytes);
         }
-        scratch_bytes_ = std::max<size_t>(scratch_bytes(engine), 1);
-        scratch_ = allocate_on_device(scratch_bytes_);
     }
 
-    Tensor& find(const char* name, bool is_input, size_t n_bytes) {
+    // An input or output that holds so many elements.
+    Tensor& find(const char* name, bool is_input, const Shape& shape) {
         for (Tensor& tensor : tensors_) {
             if (tensor.name != name || tensor.is_input != is_input) continue;
-            if (n_bytes > tensor.capacity_bytes) refuse(tensor.name + " is called with more than its profile allows");
-            return tensor;
+            if (count_bytes(shape, tensor.element_bytes) <= tensor.capacity_bytes) return tensor;
+            refuse(tensor.name + " is called with more than its profile allows");
         }
         refuse(std::string("there is no ") + (is_input ? "input " : "output ") + name);
     }
 
-    // The context for these input shapes; the one unused for longest makes room for a new one.
+    void* twin(Tensor& tensor) {
+        if (tensor.pinned == nullptr) tensor.pinned = edgekd::allocate_pinned(tensor.capacity_bytes);
+        return tensor.pinned.get();
+    }
+
+    // Where a run with these inputs reads or writes a tensor.
+    static void* address_of(const Tensor& tensor, const edgekd_tensor* inputs, size_t n_inputs) {
+        const auto is_given = [&](const edgekd_tensor& one) { return one.device != nullptr && tensor.name == one.name; };
+        const edgekd_tensor* found = std::find_if(inputs, inputs + n_inputs, is_given);
+        return found != inputs + n_inputs ? found->device : tensor.device.get();
+    }
+
+    // The context for these shapes and addresses; the one unused for longest makes room for a new one.
     Bound& bind(const edgekd_tensor* inputs, size_t n_inputs) {
         Shape key;
-        for (size_t i = 0; i < n_inputs; i++) key.insert(key.end(), inputs[i].dims, inputs[i].dims + inputs[i].n_dims);
-        if (bounds_.count(key) == 0 && bounds_.size() >= kMaxShapes) {
-            auto oldest = bounds_.begin();
-            for (auto it = bounds_.begin(); it != bounds_.end(); ++it) {
-                if (it->second.last_use < oldest->second.last_use) oldest = it;
-            }
-            bounds_.erase(oldest);
+        for (size_t i = 0; i < n_inputs; i++) {
+            key.insert(key.end(), inputs[i].dims, inputs[i].dims + inputs[i].n_dims);
+            key.push_back(int64_t(reinterpret_cast<intptr_t>(inputs[i].device)));
         }
-        Bound& bound = bounds_[key];
-        bound.last_use = ++n_runs_;
-        if (bound.context != nullptr) return bound;
+        auto found = bounds_.find(key);
+        if (found == bounds_.end()) {
+            if (bounds_.size() >= kMaxShapes) drop_oldest();
+            found = bounds_.emplace(std::move(key), made(inputs, n_inputs)).first;
+        }
+        found->second.last_use = ++n_runs_;
+        return found->second;
+    }
+
+    void drop_oldest() {
+        const auto is_older = [](const auto& a, const auto& b) { return a.second.last_use < b.second.last_use; };
+        bounds_.erase(std::min_element(bounds_.begin(), bounds_.end(), is_older));
+    }
+
+    Bound made(const edgekd_tensor* inputs, size_t n_inputs) {
+        Bound bound;
         bound.context = make_context();
         for (size_t i = 0; i < n_inputs; i++) {
             const Shape shape(inputs[i].dims, inputs[i].dims + inputs[i].n_dims);
             if (!bound.context->setInputShape(inputs[i].name, dims_from(shape))) {
-                bounds_.erase(key);
                 refuse(std::string(inputs[i].name) + " is called with a shape outside of its profile");
             }
         }
-        give_memory(*bound.context, scratch_.get(), scratch_bytes_);
-        for (Tensor& tensor : tensors_) {
-            if (bound.context->setTensorAddress(tensor.name.c_str(), tensor.device.get())) continue;
-            bounds_.erase(key);
+        const Lane::Scratch& scratch = lane_->scratch();
+        give_memory(*bound.context, scratch.memory.get(), scratch.n_bytes);
+        for (const Tensor& tensor : tensors_) {
+            if (bound.context->setTensorAddress(tensor.name.c_str(), address_of(tensor, inputs, n_inputs))) continue;
             fail(EDGEKD_ERROR_BACKEND, "TensorRT refuses the memory of " + tensor.name + " (" + last_complaint + ")");
         }
         return bound;
@@ -250,33 +257,40 @@ private:
 
     void copy_in(const edgekd_tensor& input) {
         const bool is_bytes = input.bytes != nullptr;
-        const size_t n_bytes = count_bytes(Shape(input.dims, input.dims + input.n_dims), is_bytes ? 1 : sizeof(float));
-        Tensor& tensor = find(input.name, true, n_bytes);
-        std::memcpy(tensor.pinned.get(), is_bytes ? static_cast<const void*>(input.bytes) : input.data, n_bytes);
-        check(cudaMemcpyAsync(tensor.device.get(), tensor.pinned.get(), n_bytes, cudaMemcpyHostToDevice, stream_.get()),
-              "copy an input");
+        const Shape shape(input.dims, input.dims + input.n_dims);
+        Tensor& tensor = find(input.name, true, shape);
+        if (is_bytes != (tensor.element_bytes == 1)) refuse(tensor.name + " is called with another type than it has");
+        const size_t n_bytes = count_bytes(shape, tensor.element_bytes);
+        void* to = twin(tensor);
+        std::memcpy(to, is_bytes ? static_cast<const void*>(input.bytes) : input.data, n_bytes);
+        check_cuda(cudaMemcpyAsync(tensor.device.get(), to, n_bytes, cudaMemcpyHostToDevice, lane_->stream()),
+                   "copy an input");
     }
 
-    void copy_out(const nvinfer1::IExecutionContext& context, edgekd_tensor& output) {
+    // Name an output's address, or copy it to the host.
+    void answer(const nvinfer1::IExecutionContext& context, edgekd_tensor& output) {
         const Shape shape = shape_from(context.getTensorShape(output.name));
         if (shape.size() > EDGEKD_TENSOR_MAX_DIMS) refuse(std::string(output.name) + " has more than 4 dimensions");
-        const size_t n_bytes = count_bytes(shape);
-        Tensor& tensor = find(output.name, false, n_bytes);
-        check(cudaMemcpyAsync(tensor.pinned.get(), tensor.device.get(), n_bytes, cudaMemcpyDeviceToHost, stream_.get()),
-              "copy an output");
+        Tensor& tensor = find(output.name, false, shape);
         output.n_dims = uint32_t(shape.size());
         std::copy(shape.begin(), shape.end(), output.dims);
-        output.data = static_cast<float*>(tensor.pinned.get());
+        output.data = nullptr;
+        output.device = tensor.device.get();
+        if (output.stays) return;
+        output.data = static_cast<float*>(twin(tensor));
+        check_cuda(cudaMemcpyAsync(output.data, tensor.device.get(), count_bytes(shape, sizeof(float)),
+                                   cudaMemcpyDeviceToHost, lane_->stream()),
+                   "copy an output");
     }
 
     // The first run of a shape loads and allocates what may not happen during a recording; the second one is recorded.
     void enqueue(Bound& bound) {
         if (bound.graph == nullptr && bound.has_run && use_graphs_) record(bound);
         if (bound.graph != nullptr) {
-            check(cudaGraphLaunch(bound.graph.get(), stream_.get()), "launch a graph");
+            check_cuda(cudaGraphLaunch(bound.graph.get(), lane_->stream()), "launch a graph");
             return;
         }
-        if (!bound.context->enqueueV3(stream_.get())) {
+        if (!bound.context->enqueueV3(lane_->stream())) {
             fail(EDGEKD_ERROR_BACKEND, "TensorRT cannot run the plan (" + last_complaint + ")");
         }
         bound.has_run = true;
@@ -286,9 +300,9 @@ private:
     void record(Bound& bound) {
         cudaGraph_t recorded = nullptr;
         cudaGraphExec_t graph = nullptr;
-        check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "begin a recording");
-        const bool queued = bound.context->enqueueV3(stream_.get());
-        const bool ended = cudaStreamEndCapture(stream_.get(), &recorded) == cudaSuccess && recorded != nullptr;
+        check_cuda(cudaStreamBeginCapture(lane_->stream(), cudaStreamCaptureModeThreadLocal), "begin a recording");
+        const bool queued = bound.context->enqueueV3(lane_->stream());
+        const bool ended = cudaStreamEndCapture(lane_->stream(), &recorded) == cudaSuccess && recorded != nullptr;
         use_graphs_ = queued && ended && cudaGraphInstantiateWithFlags(&graph, recorded, 0) == cudaSuccess;
         if (recorded != nullptr) cudaGraphDestroy(recorded);
         if (use_graphs_) bound.graph.reset(graph);
@@ -296,10 +310,8 @@ private:
     }
 
     std::shared_ptr<Plan> plan_;
-    Stream stream_;
+    std::shared_ptr<Lane> lane_;  // goes after the contexts, which are declared later and use its scratch memory
     std::vector<Tensor> tensors_;
-    size_t scratch_bytes_ = 0;
-    DeviceMemory scratch_;  // goes after the contexts, which are declared later
     std::map<Shape, Bound> bounds_;
     uint64_t n_runs_ = 0;
     bool use_graphs_ = true;
@@ -337,18 +349,20 @@ int32_t compute_capability(char* text, size_t capacity, edgekd_backend_error* er
         int n_devices = 0, major = 0, minor = 0;
         text[0] = '\0';
         if (cudaGetDeviceCount(&n_devices) != cudaSuccess || n_devices == 0) return;
-        check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "ask the GPU for its kind");
-        check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0), "ask the GPU for its kind");
+        check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "ask the GPU for its kind");
+        check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0), "ask the GPU for its kind");
         std::snprintf(text, capacity, "%d.%d", major, minor);
     });
 }
 
 int32_t open_engine(const edgekd_engine_options* options, void** engine, edgekd_backend_error* error) {
-    return answered(error, [&] { *engine = new TensorRtEngine(load(*options)); });
+    const auto* beside = static_cast<const TensorRtEngine*>(options->beside);
+    return answered(error, [&] { *engine = new TensorRtEngine(load(*options), beside); });
 }
 
-int32_t clone_engine(void* engine, void** copy, edgekd_backend_error* error) {
-    return answered(error, [&] { *copy = new TensorRtEngine(static_cast<TensorRtEngine*>(engine)->plan()); });
+int32_t clone_engine(void* engine, void* beside, void** copy, edgekd_backend_error* error) {
+    const auto* neighbour = static_cast<const TensorRtEngine*>(beside);
+    return answered(error, [&] { *copy = new TensorRtEngine(static_cast<TensorRtEngine*>(engine)->plan(), neighbour); });
 }
 
 int32_t infer(void* engine, const edgekd_tensor* inputs, size_t n_inputs, edgekd_tensor* outputs, size_t n_outputs,

@@ -14,8 +14,8 @@ public:
     CropSegmenter(std::shared_ptr<const Manifest> manifest, Engine network)
         : manifest_(std::move(manifest)), network_(std::move(network)) {}
 
-    std::unique_ptr<Segmenter> clone() const override {
-        return std::make_unique<CropSegmenter>(manifest_, network_.clone());
+    std::unique_ptr<Segmenter> clone(const Engine& beside) const override {
+        return std::make_unique<CropSegmenter>(manifest_, network_.clone(&beside));
     }
 
     void run(const Picture& picture, const Found& found, const MaskOptions& options, const Masked& result) override {
@@ -60,7 +60,8 @@ private:
         std::vector<edgekd_tensor> outputs = {output("mask_logits"), output("predicted_iou")};
         {
             const Lap lap(result.times_ms.segmenter);
-            network_.infer({{"crops", 4, {int64_t(chunk.size), side, side, 3}, nullptr, crops_.data()}}, outputs);
+            const int64_t n = int64_t(chunk.size);
+            network_.infer({{"crops", 4, {n, side, side, 3}, nullptr, crops_.data(), nullptr, 0}}, outputs);
         }
         const Lap lap(result.times_ms.mask_postprocess);
         check_output(outputs[0], {int64_t(chunk.size), side, side});
@@ -89,8 +90,8 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Segmenter> open_crop(const EngineSource& source, std::shared_ptr<const Manifest> manifest) {
-    Engine network = source.open(manifest->segmenter);
+std::unique_ptr<Segmenter> open_crop(const EngineSource& source, SharedManifest manifest, const Engine& beside) {
+    Engine network = source.open(manifest->segmenter, &beside);
     return std::make_unique<CropSegmenter>(std::move(manifest), std::move(network));
 }
 

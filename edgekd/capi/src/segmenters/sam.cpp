@@ -16,8 +16,8 @@ public:
         if (std::find(names.begin(), names.end(), "predicted_iou") == names.end()) iou_name_ = "iou_predictions";
     }
 
-    std::unique_ptr<Segmenter> clone() const override {
-        return std::make_unique<SamSegmenter>(manifest_, encoder_.clone(), decoder_.clone());
+    std::unique_ptr<Segmenter> clone(const Engine& beside) const override {
+        return std::make_unique<SamSegmenter>(manifest_, encoder_.clone(&beside), decoder_.clone(&beside));
     }
 
     void run(const Picture& picture, const Found& found, const MaskOptions& options, const Masked& result) override {
@@ -27,6 +27,7 @@ public:
             placement = preprocess(picture, manifest_->encoder_input, resize_scratch_, blob_);
         }
         std::vector<edgekd_tensor> embeddings = {output("image_embeddings")};
+        embeddings[0].stays = 1;  // on a GPU, for the decoder
         {
             const Lap lap(result.times_ms.encoder);
             encoder_.infer({image_tensor("image", placement, blob_)}, embeddings);
@@ -50,7 +51,7 @@ private:
                 prompts_.push_back(placement.to_input(found.boxes[chunk.start + std::min(i, chunk.n - 1)].box));
             }
             static_assert(sizeof(Box) == 4 * sizeof(float), "boxes are rows of a float tensor");
-            const edgekd_tensor boxes = {"boxes", 2, {int64_t(chunk.size), 4}, &prompts_.front().left, nullptr};
+            const edgekd_tensor boxes = {"boxes", 2, {int64_t(chunk.size), 4}, &prompts_.front().left, nullptr, nullptr, 0};
             decoder_.infer({embeddings, boxes}, outputs);
         }
         const Lap lap(result.times_ms.mask_postprocess);
@@ -75,9 +76,9 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Segmenter> open_sam(const EngineSource& source, std::shared_ptr<const Manifest> manifest) {
-    Engine encoder = source.open(manifest->encoder);
-    Engine decoder = source.open(manifest->decoder);
+std::unique_ptr<Segmenter> open_sam(const EngineSource& source, SharedManifest manifest, const Engine& beside) {
+    Engine encoder = source.open(manifest->encoder, &beside);
+    Engine decoder = source.open(manifest->decoder, &beside);
     return std::make_unique<SamSegmenter>(std::move(manifest), std::move(encoder), std::move(decoder));
 }
 

@@ -56,7 +56,7 @@ class YoloSegSegmenter : public Segmenter {
 public:
     explicit YoloSegSegmenter(std::shared_ptr<const Manifest> manifest) : manifest_(std::move(manifest)) {}
 
-    std::unique_ptr<Segmenter> clone() const override { return std::make_unique<YoloSegSegmenter>(manifest_); }
+    std::unique_ptr<Segmenter> clone(const Engine&) const override { return std::make_unique<YoloSegSegmenter>(manifest_); }
 
     bool takes_boxes() const override { return false; }
 
@@ -119,7 +119,7 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Segmenter> open_yolo_seg(std::shared_ptr<const Manifest> manifest) {
+std::unique_ptr<Segmenter> open_yolo_seg(SharedManifest manifest) {
     return std::make_unique<YoloSegSegmenter>(std::move(manifest));
 }
 

@@ -1,0 +1,107 @@
+"""Does `pip install 'edgekd[device]'` give a Jetson what it needs and nothing more? Tried in a root of 64-bit Arm.
+
+    .ci/wheels
+    .ci/make-root aarch64 /tmp/root
+    python benchmarks/device_root.py --root /tmp/root --wheel dist/edgekd-0.1.0-py3-none-manylinux_2_34_aarch64.whl
+
+Needs root and qemu-user-static, which is told to name a Jetson's kernel, so that pip leaves OpenVINO out as it does
+there. The wheel is installed with the extra `device` into a new environment; torch and OpenVINO must not be there. Then
+`doctor`, `inspect`, a build that misses TensorRT, and everything of a TensorRT build up to the call of the library
+(`onnx_side.py`); its graphs are compared with those that this machine makes. Seconds are those of an emulation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from result_file import write_result
+
+HERE = Path(__file__).parent
+ENTER = HERE.parent / ".ci/enter-root"
+JETSON_KERNEL = "5.15.148-tegra"
+VENV = "/root/device"
+UNWANTED = ("torch", "torchvision", "openvino", "ultralytics", "nncf", "triton", "tensorrt")
+
+
+def step(root: Path, *command: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command in the root file system; it must end with this exit code."""
+    words = [str(ENTER), str(root), "/usr/bin/env", f"QEMU_UNAME={JETSON_KERNEL}", *command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode != code:
+        raise SystemExit(
+            f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-500:]} {done.stderr[-2000:]}"
+        )
+    return done
+
+
+def installed(root: Path, wheel: Path) -> dict[str, Any]:
+    """Install the wheel into a new environment and look at what came with it."""
+    shutil.rmtree(root / VENV[1:], ignore_errors=True)
+    shutil.copy(wheel, root / "root")
+    step(root, "/usr/bin/python3", "-m", "venv", VENV)
+    start = time.perf_counter()
+    step(root, f"{VENV}/bin/python", "-m", "pip", "install", "-q", "--no-cache-dir", f"/root/{wheel.name}[device]")
+    seconds = time.perf_counter() - start
+    listed = json.loads(step(root, f"{VENV}/bin/python", "-m", "pip", "list", "--format", "json").stdout)
+    packages = {row["name"].lower(): row["version"] for row in listed}
+    if found := sorted(name for name in packages if name in UNWANTED or name.startswith("nvidia-")):
+        raise SystemExit(f"the extra `device` brought {', '.join(found)}, expected none of {', '.join(UNWANTED)}")
+    n_bytes = sum(path.stat().st_size for path in (root / VENV[1:]).rglob("*") if path.is_file())
+    return {"packages": packages, "install_s": round(seconds, 1), "installed_mb": round(n_bytes / 1e6)}
+
+
+def commands(root: Path) -> dict[str, str]:
+    """Run what a user types before TensorRT is there; returns what was said."""
+    edgekd = (f"{VENV}/bin/python", f"{VENV}/bin/edgekd")
+    models = step(
+        root, f"{VENV}/bin/python", "-c", "from edgekd.package_files import *; print(default_models())"
+    ).stdout
+    kernel = step(root, f"{VENV}/bin/python", "-c", "import platform; print(platform.release(), platform.machine())")
+    missing = step(root, *edgekd, "build-engine", models.strip(), "--backend", "tensorrt", "-o", "/root/b", code=1)
+    return {
+        "kernel": kernel.stdout.strip(),
+        "doctor": step(root, *edgekd, "doctor").stdout,
+        "inspect": step(root, *edgekd, "inspect", models.strip()).stdout,
+        "build-engine without TensorRT": missing.stderr.strip(),
+    }
+
+
+def onnx_side(root: Path) -> dict[str, Any]:
+    """Run the builds there and here, and compare the graphs."""
+    shutil.copy(HERE / "onnx_side.py", root / "root/onnx_side.py")
+    start = time.perf_counter()
+    there = json.loads(step(root, f"{VENV}/bin/python", "/root/onnx_side.py").stdout)
+    seconds = time.perf_counter() - start
+    done = subprocess.run([sys.executable, str(HERE / "onnx_side.py")], capture_output=True, text=True, check=True)
+    here = json.loads(done.stdout)
+    for version, stages in there.items():
+        for name, found in stages.items():
+            if found["operators"] != here[version][name]["operators"]:
+                raise SystemExit(f"the {name} for TensorRT {version} has other operators there: {found['operators']}")
+    same = all(
+        there[version][name]["sha256"] == row["sha256"] for version in here for name, row in here[version].items()
+    )
+    return {"graphs": there, "same_nodes_and_weights_as_on_x86_64": same, "seconds": round(seconds, 1)}
+
+
+def main() -> None:
+    """Measure and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--wheel", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    found = installed(options.root, options.wheel)
+    found |= {"said": commands(options.root), "build": onnx_side(options.root)}
+    print(write_result("device_root_aarch64", {"wheel": options.wheel.name} | found, options.output))
+
+
+if __name__ == "__main__":
+    main()
