@@ -11,7 +11,7 @@ from edgekd.data.labels import LabelledSet
 from edgekd.data.published import split_pictures
 from edgekd.data.write import Form, new_dataset, place_picture, write_dataset
 from edgekd.data.write_coco import write_coco
-from edgekd.data.write_tools import csv_text, label_studio_tasks, labelme_content
+from edgekd.data.write_tools import csv_text, label_studio_interface, label_studio_tasks, labelme_content
 from edgekd.errors import DataError
 
 TARGETS: tuple[LabelForm, ...] = get_args(LabelForm)
@@ -27,7 +27,7 @@ def convert_labels(
         labels: from `read_labels`.
         target: `coco`: annotations.json and images/. `yolo`, `yolo-seg`, `yolo-obb`: an Ultralytics data set of boxes,
             outlines or turned boxes, split by picture. `labelme`: pictures with a JSON beside each. `label-studio`:
-            tasks.json and images/. `csv`: labels.csv, no pictures.
+            tasks.json, label_studio.xml and images/. `csv`: labels.csv, no pictures.
         output: a new or empty folder.
         val_fraction: share of pictures for validation, of the YOLO forms.
         seed: of their split.
@@ -62,6 +62,7 @@ def _write_for_tool(labels: LabelledSet, target: LabelForm, folder: Path) -> str
             _write(folder / f"{picture.path.stem}.json", json.dumps(labelme_content(picture), indent=1))
     if target == "labelme":
         return ""
+    _write(folder / "label_studio.xml", label_studio_interface(labels.class_names))
     tasks = label_studio_tasks(labels, lambda picture: f"/data/local-files/?d=images/{picture.path.name}")
     return _write(folder / "tasks.json", json.dumps(tasks))
 

@@ -22,7 +22,7 @@ from edgekd.data.labels import LabelledSet
 from edgekd.data.published import split_pictures
 from edgekd.data.write import fill_dataset, grid, new_dataset
 from edgekd.data.write_coco import coco_content
-from edgekd.data.write_tools import label_studio_tasks
+from edgekd.data.write_tools import label_studio_interface, label_studio_tasks
 from edgekd.errors import DataError
 
 SHEET_TILES, TILES_PER_ROW = 48, 8
@@ -62,6 +62,7 @@ def _fill(
         masked.labels, lambda picture: f"/data/local-files/?d=images/{names[picture.path]}", masked.scores
     )
     _write_json(folder / "tasks.json", tasks)
+    (folder / "label_studio.xml").write_text(label_studio_interface(masked.labels.class_names), encoding="utf-8")
     report = {
         "thresholds": asdict(thresholds),
         "n_pictures": len(masked.labels),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def label_studio_tasks(
         address_of: where Label Studio finds a picture, such as `/data/local-files/?d=images/a.jpg`.
         scores: makes the objects predictions with scores, which a person accepts or mends, instead of annotations.
 
-    The project's labelling interface needs `PolygonLabels` and `RectangleLabels` named `label` on an image `image`.
+    The project's labelling interface must be that of `label_studio_interface`.
     """
     tasks: list[Json] = []
     for picture in labels.pictures:
@@ -80,10 +81,19 @@ def label_studio_tasks(
     return tasks
 
 
+def label_studio_interface(class_names: Sequence[str]) -> str:
+    """Return the labelling interface of a Label Studio project for `label_studio_tasks`: polygons and boxes, XML."""
+    classes = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in class_names)
+    parts = [
+        f'  <{tag} name="{name}" toName="image">\n{classes}  </{tag}>\n'
+        for tag, name in (("PolygonLabels", "label"), ("RectangleLabels", "box"))
+    ]
+    return f'<View>\n  <Image name="image" value="$image"/>\n{"".join(parts)}</View>\n'
+
+
 def _studio_results(picture: LabelledPicture, index: int) -> list[Json]:
     percent = 100 / np.array(picture.size_px[::-1], np.float64)
     common: Json = {
-        "from_name": "label",
         "to_name": "image",
         "original_width": picture.size_px[1],
         "original_height": picture.size_px[0],
@@ -94,11 +104,12 @@ def _studio_results(picture: LabelledPicture, index: int) -> list[Json]:
         (left, top), (right, bottom) = picture.xyxy[index].reshape(2, 2) * percent
         value: Json = {"x": left, "y": top, "width": right - left, "height": bottom - top, "rotation": 0}
         value = {key: round(float(number), 4) for key, number in value.items()} | {"rectanglelabels": [name]}
-        return [{"id": f"{index}-0", "type": "rectanglelabels", **common, "value": value}]
+        return [{"id": f"{index}-0", "type": "rectanglelabels", "from_name": "box", **common, "value": value}]
     return [
         {
             "id": f"{index}-{part}",
             "type": "polygonlabels",
+            "from_name": "label",
             **common,
             "value": {"points": np.round(ring * percent, 4).tolist(), "closed": True, "polygonlabels": [name]},
         }

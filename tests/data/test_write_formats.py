@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 
+import label_studio
 import numpy as np
 import pytest
 from label_files import COCO, write_coco, write_picture
@@ -15,7 +16,7 @@ from edgekd.data.labels import LabelledSet
 from edgekd.data.read import read_labels
 from edgekd.data.write import write_dataset
 from edgekd.data.write_coco import write_coco as write_coco_set
-from edgekd.data.write_tools import COLUMNS, csv_text, label_studio_tasks, labelme_content
+from edgekd.data.write_tools import COLUMNS, csv_text, label_studio_interface, label_studio_tasks, labelme_content
 from edgekd.errors import DataError
 
 
@@ -93,6 +94,21 @@ def test_label_studio(labels: LabelledSet) -> None:
     assert [box[key] for key in ("x", "y", "width", "height")] == pytest.approx([500 / 64, 12.5, 1000 / 64, 25])
     points = np.array(results[0]["value"]["points"]) / 100 * [64, 48]
     np.testing.assert_allclose(points, labels.pictures[0].rings(0)[0], atol=1e-3)
+
+
+def test_label_studio_itself_takes_interface_and_tasks(labels: LabelledSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    interface_of = label_studio.interface_class(monkeypatch)
+    names = (*labels.class_names[:-1], labels.class_names[-1], 'a "quoted" <name>')
+    interface = interface_of(label_studio_interface(names))
+    interface.validate()
+    scores = {picture.path: np.full(len(picture), 0.7) for picture in labels.pictures}
+    (drawn,) = label_studio_tasks(labels, lambda picture: "a.jpg")
+    (proposed,) = label_studio_tasks(labels, lambda picture: "a.jpg", scores)
+    for results in (drawn["annotations"][0], proposed["predictions"][0]):
+        assert {each["type"] for each in results["result"]} == {"polygonlabels", "rectanglelabels"}
+        assert interface.validate_prediction(results, return_errors=True) == []
+        results["result"][0]["from_name"] = "other"
+        assert interface.validate_prediction(results, return_errors=True) != []
 
 
 def test_table(labels: LabelledSet) -> None:
