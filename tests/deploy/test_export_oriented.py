@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,6 @@ def test_old_bundles_have_upright_heads_and_odd_ones_are_refused(bundle: Path, t
 def test_a_network_that_puts_out_nan_is_refused_in_one_sentence(
     models: Path, tmp_path: Path, scene: np.ndarray
 ) -> None:
-    import shutil
 
     from edgekd.files import sha256_of
 
@@ -111,3 +111,26 @@ def test_a_network_that_puts_out_nan_is_refused_in_one_sentence(
     build_bundle(tmp_path / "models", tmp_path / "bundle", options)
     with edgekd.load(tmp_path / "bundle", n_threads=1) as chain, pytest.raises(BundleError, match=ANGLE_LOGITS):
         chain.detect(scene)
+
+
+def test_doctor_inspect_and_bench_know_turned_boxes(bundle: Path, tmp_path: Path) -> None:
+    from bundle_files import rewrite
+    from typer.testing import CliRunner
+
+    from edgekd.cli.main import app
+
+    def call(*words: object) -> str:
+        result = CliRunner().invoke(app, [*map(str, words)])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    known = read_manifest(bundle).known_answer
+    assert known is not None and known.found and known.given
+    assert "answers as it did when it was built" in call("doctor", bundle)
+    assert "turned boxes, angles as sigmoid" in call("inspect", bundle)
+    times = call("bench", bundle, "--min-runs", 1, "--min-seconds", 0, "--warm-up", 0, "--threads", 1)
+    assert "detector" in times and "total" in times
+    turned = Path(shutil.copytree(bundle, tmp_path / "turned"))
+    rewrite(turned, lambda content: content["pipeline"]["head"].update(angle="radians"))
+    result = CliRunner().invoke(app, ["doctor", str(turned)])
+    assert result.exit_code == 1 and isinstance(result.exception, BundleError | SystemExit)
