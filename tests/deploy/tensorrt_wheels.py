@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -29,4 +31,18 @@ def unpacked(version, folder):
         wheel = fetch_tensorrt_bindings.wheel_of(version, cache)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
+    return folder
+
+
+def compile_stubs(folder: Path) -> Path:
+    """Compile stub libraries of all majors, under the names that the bindings are linked to; return their folder."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler to build the stub libraries")
+    folder.mkdir(exist_ok=True)
+    source = Path(__file__).with_name("tensorrt_stub.c")
+    for name in {name for names in LIBRARIES.values() for name in names}:
+        target = folder / f"lib{name}"
+        command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,lib{name}", "-o", str(target), str(source)]
+        subprocess.run(command, check=True)
     return folder

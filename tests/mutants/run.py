@@ -35,13 +35,17 @@ PRELOADED = ("pytest", "numpy", "cv2", "torch", "torchvision", "ultralytics", "o
 
 
 class Mutant(NamedTuple):
-    """One wrong line: its file below edgekd/, the text that is replaced, and the tests that must notice."""
+    """One wrong line: its file below edgekd/, the text that is replaced, and the tests that must notice.
+
+    Where those skip without an environment variable, `needs` names it, and the mutant is left out where it is not set.
+    """
 
     name: str
     file: str
     line: str
     wrong: str
     tests: list[str]
+    needs: str = ""
 
 
 class Outcome(NamedTuple):
@@ -64,6 +68,10 @@ def main() -> int:
     if unknown:
         parser.error(f"no mutant is named {', '.join(sorted(unknown))}")
     chosen = [mutant for mutant in MUTANTS if not options.names or mutant.name in options.names]
+    for mutant in chosen:
+        if mutant.needs and not os.environ.get(mutant.needs):
+            print(f"left out  {mutant.name:<22} {mutant.needs} is not set")
+    chosen = [mutant for mutant in chosen if not mutant.needs or os.environ.get(mutant.needs)]
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
@@ -88,7 +96,7 @@ def key_of(mutant: Mutant) -> str:
     """A hash of the mutant and of the file that it changes."""
     path = ROOT / "edgekd" / mutant.file
     text = path.read_text() if path.exists() else ""
-    return hashlib.sha256(json.dumps([*mutant, text]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([*mutant[:5], text]).encode()).hexdigest()[:16]
 
 
 def copy_project(folder: Path) -> Path:
