@@ -1,7 +1,7 @@
 # The daily commands; PYTHON is the interpreter of an environment with `pip install -e '.[dev]'`.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check test attack kills interrupts fuzz docs wheels licences bench history demo-picture
+.PHONY: check test pythons attack kills interrupts fuzz docs wheels licences bench history demo-picture
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -10,6 +10,11 @@ check:
 
 test:
 	$(PYTHON) -m pytest -n auto --dist loadfile
+
+# The core on every Python that can be had: make pythons PYTHONS="/usr/bin/python3.10 /usr/bin/python3.13"
+PYTHONS ?= $(wildcard /usr/bin/python3.10 /usr/bin/python3.11 /usr/bin/python3.12 /usr/bin/python3.13)
+pythons:
+	$(PYTHON) .ci/pythons $(PYTHONS)
 
 attack:
 	$(PYTHON) tests/attack/inputs.py --inputs 50000

@@ -88,6 +88,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)],
     packages=[*find_packages(include=["edgekd", "edgekd.*"]), "edgekd._cuda_kernels", "edgekd._calibration"],
     package_dir={"edgekd._cuda_kernels": "cuda_kernels", "edgekd._calibration": "calibration"},
     package_data={

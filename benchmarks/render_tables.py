@@ -24,7 +24,7 @@ from large_tables import (
     students_table,
 )
 from table_parts import RESULTS, machine_line, markdown, newest, newest_file, theme_of
-from trust_tables import jobs_table, newcomer_table, root_table
+from trust_tables import jobs_table, newcomer_table, pythons_table, root_table
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "own-classes.md")
@@ -287,6 +287,7 @@ TABLES = {
     "mosaic": mosaic_table,
     "mosaic_speed": mosaic_speed_table,
     "newcomer": newcomer_table,
+    "pythons": pythons_table,
     "reuse": reuse_table,
     "root": root_table,
     "roundtrip": roundtrip_table,

@@ -65,3 +65,19 @@ def jobs_table() -> str:
         f"arm; {settings['statistic']} of {settings['rounds']}.\n"
     )
     return markdown(["edgekd run", "pictures per second"], rows) + "\n" + note
+
+
+def pythons_table() -> str:
+    """The tests that need no torch, on each Python."""
+    result = newest("pythons")
+    if result is None:
+        return "Not measured.\n"
+    rows = []
+    for version, each in sorted(result["pythons"].items(), key=lambda item: tuple(map(int, item[0].split(".")))):
+        n_failed = each["failures"] + each["errors"]
+        numbers = (each["tests"] - n_failed - each["skipped"], each["skipped"], n_failed, each["seconds"])
+        rows.append([version, *map(str, numbers), each["versions"]["numpy"], each["versions"]["openvino"]])
+    header = ["Python", "passed", "skipped", "failed", "seconds", "numpy", "openvino"]
+    return (
+        markdown(header, rows) + "\n" + machine_line(result) + " Versions in the rows are those of each environment.\n"
+    )

@@ -52,3 +52,8 @@ def test_the_tests_that_the_list_of_regressions_names_exist() -> None:
             file = tests / name if name else file
             assert file is not None and file.is_file(), name
             assert not function or f"def {function}(" in file.read_text(), (name, function)
+
+
+def test_the_tests_for_other_pythons_exist() -> None:
+    for name in (ROOT / ".ci/core_tests").read_text().split():
+        assert (ROOT / name).exists(), name
