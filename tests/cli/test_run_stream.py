@@ -72,6 +72,8 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     assert done.exit_code == 1 and "camera 97 cannot be opened" in str(done.exception)
     done = run(monkeypatch, PerfectChain(), "97", "98", "-o", tmp_path)
     assert done.exit_code == 1 and "expected one stream alone" in str(done.exception)
+    done = run(monkeypatch, PerfectChain(), "97", "--min-area", "5", "-o", tmp_path)
+    assert done.exit_code == 1 and "min_area was given for a stream" in str(done.exception)
 
 
 @pytest.mark.parametrize("words", [("--json", "x.json"), ("--formats", "csv"), ("--preview",)])
