@@ -24,6 +24,9 @@ from edgekd.runtime.preprocess import check_picture
 from edgekd.types import UInt8Array
 
 SCHEMES = ("rtsp://", "rtsps://", "http://", "https://", "udp://", "tcp://", "rtmp://")
+PIPE = " ! "
+"""Between the elements of a GStreamer pipeline."""
+
 WAIT_BEFORE_OPENING_S = 0.5
 AGES_KEPT = 100_000
 """An hour of 25 frames per second; a camera that runs for months must not fill the memory with ages."""
@@ -90,7 +93,12 @@ class StreamCounts:
 
 def is_live(source: str) -> bool:
     """Return whether a source is a camera's index, a network address or a GStreamer pipeline."""
-    return source.isdecimal() or source.startswith(SCHEMES) or " ! " in source
+    return source.isdecimal() or source.startswith(SCHEMES) or PIPE in source
+
+
+def _has_gstreamer() -> bool:
+    lines = cv2.getBuildInformation().splitlines()
+    return any("GStreamer" in line and "YES" in line for line in lines)
 
 
 def stream_name(source: str) -> str:
@@ -121,6 +129,11 @@ class Stream:
         self.source, self.live, self.name = source, is_live(source), stream_name(source)
         self.counts = StreamCounts()
         self._options = options or StreamOptions()
+        if PIPE in source and not _has_gstreamer():
+            raise InputError(
+                "the source is a GStreamer pipeline and this OpenCV was built without GStreamer, as the wheels of the "
+                "package index are; install one that has it, such as Debian's python3-opencv, or give an address"
+            )
         self._capture = _open(source, self._options)
         if not self._capture.isOpened():
             self._capture.release()
@@ -223,7 +236,7 @@ def summary(counts: StreamCounts, seconds: float) -> dict[str, float | int]:
 def _open(source: str, options: StreamOptions) -> cv2.VideoCapture:
     if source.isdecimal():
         return cv2.VideoCapture(int(source))
-    if " ! " in source:
+    if PIPE in source:
         return cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
     if is_live(source):
         patience_ms = round(options.stall_s * 1e3)
@@ -242,7 +255,7 @@ def _what(source: str) -> str:
     if source.isdecimal():
         return f"camera {source}"
     scheme, mark, rest = source.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark and " ! " not in source else source
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark and PIPE not in source else source
 
 
 def _bgr(picture: np.ndarray) -> UInt8Array:

@@ -95,6 +95,8 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         Stream("97")
     with pytest.raises(InputError, match="http://127.0.0.1:9/x cannot be opened"):
         Stream("http://me:secret@127.0.0.1:9/x", StreamOptions(stall_s=0.5))
+    with pytest.raises(InputError, match="built without GStreamer|videotestsrc ! nothing cannot be opened"):
+        Stream("videotestsrc ! nothing")
     (tmp_path / "a.mp4").write_text("not a video")
     with pytest.raises(InputError, match=r"a.mp4 cannot be opened"):
         Stream(str(tmp_path / "a.mp4"))
