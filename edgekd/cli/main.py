@@ -75,7 +75,7 @@ def main() -> None:
     try:
         app()
     except EdgekdError as error:
-        sys.exit(_say(f"edgekd: {with_flag(str(error), _options_of(sys.argv[1:]))}", error.exit_code))
+        sys.exit(_say(f"edgekd: {_told(str(error))}", error.exit_code))
     except ModuleNotFoundError as error:
         from edgekd.environment import missing_module
 
@@ -103,6 +103,14 @@ def with_flag(sentence: str, options: Mapping[str, str]) -> str:
     argument = sentence.split(" ", 1)[0]
     told = re.sub(r"`(\w+)`", lambda found: options.get(found[1], found[1]), sentence)
     return f"{told} (the option is {options[argument]})" if argument in options else told
+
+
+def _told(sentence: str) -> str:
+    """The sentence in the words of the command line; as it is where no memory is left to look these up."""
+    try:
+        return with_flag(sentence, _options_of(sys.argv[1:]))
+    except MemoryError:
+        return sentence
 
 
 def _options_of(words: Sequence[str]) -> dict[str, str]:

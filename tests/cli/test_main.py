@@ -18,6 +18,7 @@ from bundle_files import rewrite
 from called import call_main
 
 from edgekd.cli import main as cli
+from edgekd.errors import InputError
 from edgekd.runtime.sources import read_picture
 
 
@@ -92,6 +93,21 @@ def test_memory_that_runs_out_is_one_sentence(error: Exception, monkeypatch, cap
         signal.signal(signal.SIGTERM, before)
     said = capsys.readouterr().err
     assert stop.value.code == 1 and said.startswith("edgekd: memory ran out (") and said.count("\n") == 1
+
+
+def test_no_memory_for_the_words_of_an_error_leaves_the_error(monkeypatch, capsys) -> None:
+    def fails(*words: object) -> None:
+        raise InputError("the disk is full") if not words else MemoryError
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "app", fails)
+    monkeypatch.setattr(cli, "_options_of", fails)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stop.value.code == 1 and capsys.readouterr().err == "edgekd: the disk is full\n"
 
 
 def test_usage_errors_exit_2() -> None:
