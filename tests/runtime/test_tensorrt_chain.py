@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edgekd.errors import BundleMismatch, InputError
 from edgekd.measure.accuracy import evaluate_chain
 from edgekd.measure.coco_metrics import encode_masks
 from edgekd.measure.latency import BenchOptions, bench_chain
+from edgekd.measure.throughput import ThroughputOptions, measure_throughput
 from edgekd.package_files import default_models
 from edgekd.runtime import cuda
 from edgekd.runtime.chain import Chain, ChainOptions
@@ -296,6 +298,23 @@ def test_bench_sees_a_gpu(bundle, scene, cudart, monkeypatch):
     assert replayed[2:5] == [4, 4, 4], replayed
     assert set(report.engines["encoder"]) == {"h2d", "gpu_compute", "d2h"}
     assert report.backend_version == "10.3.0"
+
+
+def test_throughput_has_two_pictures_in_the_networks_at_once(bundle, scene, cudart, driver, monkeypatch):
+    """Both chains must be inside of a computation together; one that waited for the other would break the barrier."""
+    compute, meeting, met = host_cuda.Context._compute, threading.Barrier(2, timeout=60), []
+    main = threading.main_thread()
+
+    def meets(context, *arguments):
+        if threading.current_thread() is not main and len(met) < 2:
+            met.append(meeting.wait())
+        return compute(context, *arguments)
+
+    monkeypatch.setattr(host_cuda.Context, "_compute", meets)
+    with Chain.open(bundle) as chain:
+        found = measure_throughput(chain, [scene], ThroughputOptions(2, 2, 0), OPTIONS)
+    assert sorted(met) == [0, 1] and not meeting.broken
+    assert found.n_pictures >= 2
 
 
 def test_another_board_and_another_version_are_refused_before_loading(bundle, cudart, monkeypatch):
