@@ -8,10 +8,12 @@ file loses none.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -233,7 +235,25 @@ def summary(counts: StreamCounts, seconds: float) -> dict[str, float | int]:
     }
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep OpenCV and FFmpeg from writing lines of their own about what an error says in one sentence."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, by the first FFmpeg source of the process
+    logging = cv2.utils.logging
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
 def _open(source: str, options: StreamOptions) -> cv2.VideoCapture:
+    with _quiet():
+        return _opened(source, options)
+
+
+def _opened(source: str, options: StreamOptions) -> cv2.VideoCapture:
     if source.isdecimal():
         return cv2.VideoCapture(int(source))
     if PIPE in source:

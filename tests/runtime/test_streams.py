@@ -90,9 +90,10 @@ def test_a_stream_that_never_sends_a_picture_is_one_sentence() -> None:
             Stream(server.address, StreamOptions(stall_s=0.5))
 
 
-def test_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_what_is_not_there_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match="camera 97 cannot be opened"):
         Stream("97")
+    assert capfd.readouterr().err == ""  # OpenCV adds no lines of its own
     with pytest.raises(InputError, match="http://127.0.0.1:9/x cannot be opened"):
         Stream("http://me:secret@127.0.0.1:9/x", StreamOptions(stall_s=0.5))
     with pytest.raises(InputError, match="built without GStreamer|videotestsrc ! nothing cannot be opened"):
