@@ -75,14 +75,17 @@ def first_line(error: BaseException) -> str:
     return (shown or type(error).__name__)[:160].rstrip(".")
 
 
-# The last four are what the system says of a mapping: a library, a file, a process or a graph that found no room.
+# From the fifth on: what the system says of a mapping that found no room, of a library, a file, a process or a graph.
 _WORDS_OF_NO_MEMORY = (
     "can't start new thread", "insufficient memory", "can't allocate memory", "bad_alloc", "cannot allocate memory",
     "failed to map segment", "cannot map zero-fill pages", "failed to allocate memory",
 )  # fmt: skip
+_NO_ROOM_FOR_CODE = "could not create a primitive"
+"""All that oneDNN says where the machine code of a convolution finds no room."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether memory was missing: Python has a class for that, and the libraries below have words."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in text for words in _WORDS_OF_NO_MEMORY)
+    found = any(words in text for words in _WORDS_OF_NO_MEMORY) or text.strip() == _NO_ROOM_FOR_CODE
+    return isinstance(error, MemoryError) or found

@@ -86,6 +86,7 @@ def main() -> None:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
+        error.__traceback__ = error.__context__ = None  # they hold what the command had in memory
         cure = "close other programs, or give smaller pictures, fewer jobs or a smaller batch"
         sys.exit(_say(f"edgekd: memory ran out ({first_line(error)}); {cure}", 1))
     except KeyboardInterrupt:

@@ -107,8 +107,8 @@ def _end(function: Callable[[], object]) -> NoReturn:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
+        code = 1  # first: there may be no memory left to print
         traceback.print_exc()
-        code = 1
     finally:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()

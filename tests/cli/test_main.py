@@ -78,6 +78,7 @@ def test_user_errors_are_one_sentence_and_exit_1(tmp_path: Path, shipped_bundle:
         ValueError("std::bad_alloc"),
         OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
         ImportError("libx.so: failed to map segment from shared object"),
+        RuntimeError("could not create a primitive"),
     ],
 )
 def test_memory_that_runs_out_is_one_sentence(error: Exception, monkeypatch, capsys) -> None:
