@@ -8,6 +8,7 @@ newest result file of that name; `--check` changes nothing and exits 1 when a do
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -305,14 +306,17 @@ def render(text: str) -> str:
 
 def main() -> None:
     """Rewrite the documents, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a document is stale")
+    only_check = parser.parse_args().check
     stale = []
     for path in DOCUMENTS:
         text = path.read_text()
         if render(text) != text:
             stale.append(path.name)
-            if "--check" not in sys.argv:
+            if not only_check:
                 path.write_text(render(text))
-    if stale and "--check" in sys.argv:
+    if stale and only_check:
         sys.exit(f"{', '.join(stale)}: tables are not those of the result files; run benchmarks/render_tables.py")
 
 

@@ -20,6 +20,11 @@ def test_tables_are_generated_from_results() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_help_of_the_tables_writes_nothing() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/render_tables.py"), "--help"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("usage: ")
+
+
 def test_every_verb_in_the_documents_exists() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "edgekd.cli.main", "--help"], capture_output=True, text=True, check=True
