@@ -42,7 +42,7 @@ def coco_file(tmp_path) -> Path:
 
 
 def test_from_coco_to_a_plain_checkpoint(coco_file, tmp_path):
-    made = edgekd("data", "coco", coco_file, "-o", tmp_path / "set", "--val-fraction", "0.5")
+    made = call_main("data", "coco", coco_file, "-o", tmp_path / "set", "--val-fraction", "0.5")
     assert made.returncode == 0, made.stderr
     assert "train: 2 pictures (0 empty), square 2" in made.stdout and "dropped, under a pixel: 0" in made.stderr
     data, run = tmp_path / "set" / "data.yaml", tmp_path / "run"
@@ -53,9 +53,9 @@ def test_from_coco_to_a_plain_checkpoint(coco_file, tmp_path):
     assert all(
         line.split(":")[0] in ("precision", "recall", "mAP50", "mAP50-95") for line in trained.stdout.splitlines()[:-1]
     )
-    stripped = edgekd("distill", "strip", run / "weights" / "resume.pt", "-o", tmp_path / "plain.pt")
+    stripped = call_main("distill", "strip", run / "weights" / "resume.pt", "-o", tmp_path / "plain.pt")
     assert stripped.returncode == 0 and stripped.stdout.endswith("a plain DetectionModel\n"), stripped.stderr
-    again = edgekd("distill", "--data", data, "-o", run, *words)
+    again = call_main("distill", "--data", data, "-o", run, *words)
     assert again.returncode == 1 and again.stderr.splitlines()[-1].startswith("edgekd: ")
 
 
@@ -100,16 +100,16 @@ def test_help_loads_nothing_heavy():
 
 
 def test_a_recipe_is_explained_printed_changed_and_checked(tmp_path: Path) -> None:
-    listed = edgekd("distill", "recipe")
+    listed = call_main("distill", "recipe")
     assert "small-set" in listed.stdout and "schedule.epochs" in listed.stdout
 
-    written = edgekd("distill", "recipe", "small-set", "-o", tmp_path / "mine.json")
+    written = call_main("distill", "recipe", "small-set", "-o", tmp_path / "mine.json")
     assert f"--recipe {tmp_path / 'mine.json'}" in written.stdout.replace("\n", "")
     content = json.loads((tmp_path / "mine.json").read_text())
     assert content["schedule"]["imgsz"] == 512
 
     (tmp_path / "mine.json").write_text(json.dumps(content | {"target_share": 0.3}))
-    assert json.loads(edgekd("distill", "recipe", tmp_path / "mine.json").stdout)["target_share"] == 0.3
+    assert json.loads(call_main("distill", "recipe", tmp_path / "mine.json").stdout)["target_share"] == 0.3
 
-    refused = edgekd("distill", "recipe", "smal-set")
+    refused = call_main("distill", "recipe", "smal-set")
     assert refused.returncode == 1 and "default, small-set, random-weights" in refused.stderr

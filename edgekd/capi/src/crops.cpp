@@ -7,8 +7,6 @@
 namespace edgekd {
 namespace {
 
-constexpr int kRgb = 3;
-
 void to_rgb(const Picture& picture, const uint8_t* from, int n, uint8_t* to) {
     for (int x = 0; x < n; x++, from += picture.n_channels, to += kRgb) {
         for (size_t c = 0; c < kRgb; c++) to[c] = from[picture.rgb[c]];

@@ -8,6 +8,8 @@
 
 namespace edgekd {
 
+constexpr int kRgb = 3;  // channels that networks read
+
 // A view; row y starts at data + y * stride_bytes.
 struct Picture {
     const uint8_t* data = nullptr;

@@ -6,7 +6,6 @@
 namespace edgekd {
 namespace {
 
-constexpr int kRgb = 3;
 constexpr double kUnit = 1 << 30;  // cosines are counted in this part of 1, and positions in half of it
 
 struct Point {
@@ -112,18 +111,18 @@ Window in_picture(const Window& window, const Turn& turn, const Picture& picture
 }
 
 // Lower cell and the weight of the next one; positions beyond the rim take the rim.
-struct Cell {
+struct GridPoint {
     int low;
     float weight;
 
-    Cell(double position, int n_cells) {
+    GridPoint(double position, int n_cells) {
         const double clamped = std::clamp(position, 0.0, double(n_cells - 1));
         low = std::min(int(clamped), std::max(n_cells - 2, 0));
         weight = float(clamped - low);
     }
 };
 
-float between(const LogitGrid& grid, const Cell& x, const Cell& y) {
+float between(const LogitGrid& grid, const GridPoint& x, const GridPoint& y) {
     const float* above = grid.values + size_t(y.low) * size_t(grid.width);
     const float* below = grid.values + size_t(std::min(y.low + 1, grid.height - 1)) * size_t(grid.width);
     const int next = std::min(x.low + 1, grid.width - 1);
@@ -193,8 +192,8 @@ void turned_mask(const LogitGrid& grid, const Window& window, const Turn& turn, 
             const double down = turn.cosine * y - turn.sine * x + shift.y;
             const bool inside =
                 across >= window.left && across <= window.right && down >= window.top && down <= window.bottom;
-            const Cell at_x((across * side + lattice.offset_x) / width - 0.5, grid.width);
-            const Cell at_y((down * side + lattice.offset_y) / height - 0.5, grid.height);
+            const GridPoint at_x((across * side + lattice.offset_x) / width - 0.5, grid.width);
+            const GridPoint at_y((down * side + lattice.offset_y) / height - 0.5, grid.height);
             *to++ = inside && between(grid, at_x, at_y) > options.threshold;
         }
     }
