@@ -21,10 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from result_file import write_result
+from result_file import result_path, write_result
 
 HERE = Path(__file__).parent
 ENTER = HERE.parent / ".ci/enter-root"
+THEME = "device_root_aarch64"
 JETSON_KERNEL = "5.15.148-tegra"
 VENV = "/root/device"
 UNWANTED = ("torch", "torchvision", "openvino", "ultralytics", "nncf", "triton", "tensorrt")
@@ -73,34 +74,39 @@ def commands(root: Path) -> dict[str, str]:
     }
 
 
-def onnx_side(root: Path) -> dict[str, Any]:
-    """Run the builds there and here, and compare the graphs."""
+def onnx_side(root: Path, version: str) -> dict[str, Any]:
+    """Run the build for one TensorRT there and here, and compare the graphs."""
     shutil.copy(HERE / "onnx_side.py", root / "root/onnx_side.py")
     start = time.perf_counter()
-    there = json.loads(step(root, f"{VENV}/bin/python", "/root/onnx_side.py").stdout)
+    there = json.loads(step(root, f"{VENV}/bin/python", "/root/onnx_side.py", "--versions", version).stdout)[version]
     seconds = time.perf_counter() - start
-    done = subprocess.run([sys.executable, str(HERE / "onnx_side.py")], capture_output=True, text=True, check=True)
-    here = json.loads(done.stdout)
-    for version, stages in there.items():
-        for name, found in stages.items():
-            if found["operators"] != here[version][name]["operators"]:
-                raise SystemExit(f"the {name} for TensorRT {version} has other operators there: {found['operators']}")
-    same = all(
-        there[version][name]["sha256"] == row["sha256"] for version in here for name, row in here[version].items()
-    )
+    command = [sys.executable, str(HERE / "onnx_side.py"), "--versions", version]
+    here = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)[version]
+    for name, found in there.items():
+        if found["operators"] != here[name]["operators"]:
+            raise SystemExit(f"the {name} for TensorRT {version} has other operators there: {found['operators']}")
+    same = all(here[name]["sha256"] == found["sha256"] for name, found in there.items())
     return {"graphs": there, "same_nodes_and_weights_as_on_x86_64": same, "seconds": round(seconds, 1)}
 
 
 def main() -> None:
-    """Measure and write the result file."""
+    """Do the steps that were asked for, and write the result file after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--wheel", type=Path, required=True)
+    parser.add_argument("--steps", default="install,commands,8.6.1,10.3.0,11.0.0", help="the last ones are TensorRTs")
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
     options = parser.parse_args()
-    found = installed(options.root, options.wheel)
-    found |= {"said": commands(options.root), "build": onnx_side(options.root)}
-    print(write_result("device_root_aarch64", {"wheel": options.wheel.name} | found, options.output))
+    path = result_path(THEME, options.output)
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"builds": {}}
+    for name in options.steps.split(","):
+        if name == "install":
+            content = {"wheel": options.wheel.name, "installed": installed(options.root, options.wheel), "builds": {}}
+        elif name == "commands":
+            content["said"] = commands(options.root)
+        else:
+            content["builds"][name] = onnx_side(options.root, name)
+        print(write_result(THEME, content, options.output), name, flush=True)
 
 
 if __name__ == "__main__":
