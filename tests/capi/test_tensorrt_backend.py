@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import fake_builder
 import fake_library
 import host_cuda
 import numpy as np
@@ -16,6 +17,7 @@ import tiny_kinds
 import tiny_plans
 from small_models import write_small_models
 
+from edgekd.package_files import default_models
 from edgekd.runtime import cuda
 from edgekd.runtime.tensorrt_library import tensorrt_library
 
@@ -253,6 +255,23 @@ def test_bundles_of_every_kind_in_c(version, built, tmp_path):
             assert (found[f"{kind} {index} masks"] != masks).mean() < 1e-3
     per_call = [stand_in.bytes_per_call(n_boxes) for n_boxes in stand_in.MAX_BOXES]
     assert counted["sam"]["copied_per_call"] == per_call
+
+
+@pytest.mark.tensorrt
+def test_two_chains_of_the_default_size_in_c_fit_700_mb(built, tmp_path):
+    """Inputs of 640 and 1024 px, 16 boxes per call, and the scratch memory that a real builder asked for."""
+    models = tiny_kinds.write_tiny_models(tmp_path / "models", "sam", 640, 1024)
+    bundle = stand_in.built(models, tmp_path / "bundle", "10.3.0", scratch=fake_builder.SCRATCH)
+    job = stand_in.c_job("10.3.0", built / "prefix/lib/libedgekd.so")
+    most, scene = 16, tiny_kinds.scenes()[:1]
+    counted, _ = stand_in.run(job, {"sam": bundle}, scene, tmp_path, n_clones=1, confidence=0.05, max_boxes=[most])
+    anchors, embeddings = 80 * 80 + 40 * 40 + 20 * 20, tiny_kinds.CHANNELS * 64 * 64
+    detector = 3 * 640 * 640 + anchors * (64 + tiny_kinds.N_CLASSES)
+    encoder, decoder = 3 * 1024 * 1024 + embeddings, embeddings + most * (4 + 256 * 256 + 1)
+    scratch = max(fixed + each * most for fixed, each in fake_builder.SCRATCH.values())
+    assert counted["sam"]["device_bytes"] == 2 * (scratch + 4 * (detector + encoder + decoder))
+    weights = sum(path.stat().st_size for path in default_models().glob("*.onnx"))
+    assert 400e6 < counted["sam"]["device_bytes"] + weights < 700e6
 
 
 @pytest.mark.tensorrt

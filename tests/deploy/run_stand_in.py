@@ -3,8 +3,8 @@
     python run_stand_in.py JOB.json
 
 `stand_in.py` starts it, in a process of its own: one that imported torch has NVIDIA's libcudart among its global
-symbols, which would stand before the host's. A chain and four clones run every picture three times one after another,
-so that every shape has its graph; then all five run at once. Answers must not change, memory must not grow, every
+symbols, which would stand before the host's. A chain and its clones run every picture three times one after another,
+so that every shape has its graph; then all run at once. Answers must not change, memory must not grow, every
 call must copy the same bytes, and in the end everything must be given back.
 """
 
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-N_CLONES = 4
 COMPARED = 16  # in the long part the masks are compared in every so many calls; boxes and areas in all
 
 
@@ -98,7 +97,7 @@ def course(job: dict[str, Any], open_bundle: Callable[[str], Any], folder: str, 
     before, graphs = account.memory(), account.graphs()
     with ExitStack() as stack:
         chains = [stack.enter_context(open_bundle(folder))]
-        chains += [stack.enter_context(chains[0].clone()) for _ in range(N_CLONES)]
+        chains += [stack.enter_context(chains[0].clone()) for _ in range(job["n_clones"])]
         per_call = np.zeros((len(cases), 2), np.int64)
         for chain in (*chains, *chains, *chains):
             for index, (picture, choice) in enumerate(cases):

@@ -85,10 +85,10 @@ def run(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Run a job on bundles by kind; returns what was counted by kind, and the answers by "kind picture what".
 
-    `settings` are n_calls (for each bundle), confidence, and max_boxes for each picture.
+    `settings` are n_calls (for each bundle), n_clones, confidence, and max_boxes for each picture.
     """
     np.save(room / "pictures.npy", pictures)
-    whole = {"n_calls": 0, "confidence": 0.05, "max_boxes": [7] * len(pictures), **settings, **job}
+    whole = {"n_calls": 0, "n_clones": 4, "confidence": 0.05, "max_boxes": [7] * len(pictures), **settings, **job}
     whole |= {"bundles": {kind: str(folder) for kind, folder in bundles.items()}, "result": str(room / "result.npz")}
     (room / "job.json").write_text(json.dumps(whole | {"pictures": str(room / "pictures.npy")}))
     environment = os.environ | {
