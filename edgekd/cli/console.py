@@ -42,7 +42,7 @@ class TileBar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=log)
+        self._bar = Progress(*columns, console=log, auto_refresh=False)  # as in StepBar
         self._task: TaskID | None = None
 
     def __enter__(self) -> TileBar:
@@ -57,7 +57,7 @@ class TileBar:
         if self._task is None:
             self._bar.start()
             self._task = self._bar.add_task("tiles", total=tile.n_tiles)
-        self._bar.update(self._task, completed=tile.index + 1)
+        self._bar.update(self._task, completed=tile.index + 1, refresh=True)
         if tile.index + 1 == tile.n_tiles:
             self._bar.stop()
             self._bar.remove_task(self._task)
@@ -70,7 +70,8 @@ class StepBar:
     def __init__(self, n_steps: int) -> None:
         from rich.progress import Progress
 
-        self._bar = Progress(console=log)
+        # Drawn with each step: a thread of its own that finds no memory can hold Python's lock for ever.
+        self._bar = Progress(console=log, auto_refresh=False)
         self._task = self._bar.add_task("starting", total=n_steps)
 
     def __enter__(self) -> StepBar:
@@ -83,7 +84,7 @@ class StepBar:
     def show(self, stage: Stage, step: int, losses: Mapping[str, float]) -> None:
         """Move on by a step."""
         text = f"stage {stage.number} step {step + 1}/{stage.n_steps} loss {losses['total']:.3f}"
-        self._bar.update(self._task, advance=1, description=text)
+        self._bar.update(self._task, advance=1, description=text, refresh=True)
 
 
 def picture_line(report: PictureReport) -> str:
