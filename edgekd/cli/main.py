@@ -83,6 +83,11 @@ def main() -> None:
         if reason is error:
             raise
         sys.exit(_say(f"edgekd: {reason}", 1))
+    except SystemError as error:
+        # What a C function says when a signal ended the Python function that it had called.
+        if not isinstance(error.__cause__, SystemExit | KeyboardInterrupt):
+            raise
+        sys.exit(error.__cause__.code if isinstance(error.__cause__, SystemExit) else _interrupted())
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -90,7 +95,7 @@ def main() -> None:
         cure = "close other programs, or give smaller pictures, fewer jobs or a smaller batch"
         sys.exit(_say(f"edgekd: memory ran out ({first_line(error)}); {cure}", 1))
     except KeyboardInterrupt:
-        sys.exit(_say("edgekd: interrupted, nothing half-written is left", 130))
+        sys.exit(_interrupted())
 
 
 def with_flag(sentence: str, options: Mapping[str, str]) -> str:
@@ -126,6 +131,10 @@ def _options_of(words: Sequence[str]) -> dict[str, str]:
 def _terminate(_number: int, _frame: FrameType | None) -> None:
     """End as an interrupt does, so that what is open is closed and temporary files are removed."""
     sys.exit(_say("edgekd: terminated, nothing half-written is left", 143))
+
+
+def _interrupted() -> int:
+    return _say("edgekd: interrupted, nothing half-written is left", 130)
 
 
 def _say(sentence: str, exit_code: int) -> int:

@@ -42,11 +42,12 @@ def read_picture(path: str | Path) -> UInt8Array:
         if not path.is_file():
             state = "is not a plain file" if path.exists() else "does not exist"
             raise InputError(f"{path} {state}; give a picture file")
-        data = np.fromfile(path, np.uint8)
+        content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)[:200]!r} cannot be read ({error}); give a picture file") from error
-    if not len(data):
+    if not content:
         raise InputError(f"{path} is empty; give a picture file")
+    data = np.frombuffer(content, np.uint8)
     if _is_cut_jpeg(data):
         raise InputError(f"{path} is a truncated JPEG (its end marker is missing); copy the file again")
     try:

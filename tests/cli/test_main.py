@@ -167,6 +167,19 @@ def test_a_terminated_run_keeps_its_results(tmp_path: Path, shipped_bundle: Path
     assert 1 <= len(content["pictures"]) < 40 and content["complete"] is False
 
 
+@pytest.mark.parametrize(("end", "code"), [(SystemExit(143), 143), (KeyboardInterrupt(), 130)])
+def test_a_signal_that_came_inside_a_library_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, end: BaseException, code: int
+) -> None:
+    """NumPy turns the exception of a signal that came in one of its calls into its own; it was a traceback."""
+
+    def app() -> None:
+        raise SystemError("__str__ returned a result with an exception set") from end
+
+    monkeypatch.setattr(cli, "app", app)
+    assert call_main("run").returncode == code
+
+
 def test_bench_reports_and_compares(tmp_path: Path, shipped_bundle: Path) -> None:
     report = tmp_path / "a.json"
     done = edgekd("bench", shipped_bundle, "--json", report, "--min-runs", 2, "--min-seconds", 0, "--warm-up", 1)
