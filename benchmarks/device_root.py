@@ -6,8 +6,9 @@
 
 Needs root and qemu-user-static, which is told to name a Jetson's kernel, so that pip leaves OpenVINO out as it does
 there. The wheel is installed with the extra `device` into a new environment; torch and OpenVINO must not be there. Then
-`doctor`, `inspect`, a build that misses TensorRT, and everything of a TensorRT build up to the call of the library
-(`onnx_side.py`); its graphs are compared with those that this machine makes. Seconds are those of an emulation.
+`doctor`, a build that misses TensorRT, a bundle of ONNX Runtime that `inspect` and `doctor` look at, and everything of
+a TensorRT build up to the call of the library (`onnx_side.py`); its graphs are compared with those that this machine
+makes. Seconds are those of an emulation.
 """
 
 from __future__ import annotations
@@ -58,19 +59,29 @@ def installed(root: Path, wheel: Path) -> dict[str, Any]:
     return {"packages": packages, "install_s": round(seconds, 1), "installed_mb": round(n_bytes / 1e6)}
 
 
+SHIPPED_CROP = """
+from pathlib import Path
+from edgekd.package_files import default_models
+from edgekd.models.crop_set import copy_shipped_crop
+copy_shipped_crop(Path("/root/models"), default_models())
+"""
+
+
 def commands(root: Path) -> dict[str, str]:
-    """Run what a user types before TensorRT is there; returns what was said."""
-    edgekd = (f"{VENV}/bin/python", f"{VENV}/bin/edgekd")
-    models = step(
-        root, f"{VENV}/bin/python", "-c", "from edgekd.package_files import *; print(default_models())"
-    ).stdout
-    kernel = step(root, f"{VENV}/bin/python", "-c", "import platform; print(platform.release(), platform.machine())")
-    missing = step(root, *edgekd, "build-engine", models.strip(), "--backend", "tensorrt", "-o", "/root/b", code=1)
+    """Run what a user types where there is no TensorRT yet; returns what was said."""
+    for name in ("models", "bundle"):
+        shutil.rmtree(root / "root" / name, ignore_errors=True)
+    python, edgekd = f"{VENV}/bin/python", (f"{VENV}/bin/python", f"{VENV}/bin/edgekd")
+    kernel = step(root, python, "-c", "import platform; print(platform.release(), platform.machine())")
+    step(root, python, "-c", SHIPPED_CROP)
+    build = (*edgekd, "build-engine", "/root/models", "-o", "/root/bundle", "--detector-size", "320")
     return {
         "kernel": kernel.stdout.strip(),
         "doctor": step(root, *edgekd, "doctor").stdout,
-        "inspect": step(root, *edgekd, "inspect", models.strip()).stdout,
-        "build-engine without TensorRT": missing.stderr.strip(),
+        "build-engine without TensorRT": step(root, *build, "--backend", "tensorrt", code=1).stderr.strip(),
+        "build-engine for ONNX Runtime": step(root, *build, "--backend", "onnxruntime").stdout,
+        "inspect": step(root, *edgekd, "inspect", "/root/bundle").stdout,
+        "doctor of the bundle": step(root, *edgekd, "doctor", "/root/bundle").stdout,
     }
 
 

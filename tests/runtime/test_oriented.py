@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgekd.model_set import DetectorHead
@@ -76,6 +76,7 @@ def test_probiou_equals_ultralytics() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(turned_box, min_size=1, max_size=5))
+@example([(0.0, 0.0, 1.0, 8.0, 1.0), (0.0, 0.0, 5.0, 8.0, 1.0)])  # two sides of each on two lines, but for rounding
 def test_ious_equal_shapely(rows: list[tuple[float, ...]]) -> None:
     shapely = pytest.importorskip("shapely")
     a = corners_of(np.array(rows))
