@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import sys
@@ -89,6 +90,8 @@ def main() -> None:
             raise
         sys.exit(error.__cause__.code if isinstance(error.__cause__, SystemExit) else _interrupted())
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            sys.exit(_say("edgekd: more files are open than this process may have; raise the limit: ulimit -n 4096", 1))
         if not is_out_of_memory(error):
             raise
         error.__traceback__ = error.__context__ = None  # they hold what the command had in memory

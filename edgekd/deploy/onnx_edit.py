@@ -113,8 +113,8 @@ def _native_output_dropped() -> Iterator[None]:
     """Drop what C++ code prints: onnxsim names every node that depends on an open axis, a page for the decoder."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
     with open(os.devnull, "w") as nowhere:
+        kept = os.dup(1), os.dup(2)
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     try:

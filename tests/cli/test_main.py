@@ -180,6 +180,15 @@ def test_a_signal_that_came_inside_a_library_ends_the_run(
     assert call_main("run").returncode == code
 
 
+def test_too_many_open_files_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def app() -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "/dev/null")
+
+    monkeypatch.setattr(cli, "app", app)
+    done = call_main("run")
+    assert done.returncode == 1 and "ulimit -n" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_bench_reports_and_compares(tmp_path: Path, shipped_bundle: Path) -> None:
     report = tmp_path / "a.json"
     done = edgekd("bench", shipped_bundle, "--json", report, "--min-runs", 2, "--min-seconds", 0, "--warm-up", 1)
