@@ -79,6 +79,7 @@ def first_line(error: BaseException) -> str:
 _WORDS_OF_NO_MEMORY = (
     "can't start new thread", "insufficient memory", "can't allocate memory", "bad_alloc", "cannot allocate memory",
     "failed to map segment", "cannot map zero-fill pages", "failed to allocate memory",
+    "failed to serialize proto",
 )  # fmt: skip
 _NO_ROOM_FOR_CODE = "could not create a primitive"
 """All that oneDNN says where the machine code of a convolution finds no room."""

@@ -79,6 +79,7 @@ def test_user_errors_are_one_sentence_and_exit_1(tmp_path: Path, shipped_bundle:
         OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
         ImportError("libx.so: failed to map segment from shared object"),
         RuntimeError("could not create a primitive"),
+        ValueError("Failed to serialize proto"),
     ],
 )
 def test_memory_that_runs_out_is_one_sentence(error: Exception, monkeypatch, capsys) -> None:
