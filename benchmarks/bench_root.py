@@ -1,8 +1,8 @@
 """Does the wheel install and run where nothing of edgekd has been: in a clean root file system, x86-64 or 64-bit Arm.
 
     .ci/wheels
-    .ci/make-root aarch64 /tmp/root
-    python benchmarks/bench_root.py --root /tmp/root --wheel dist/edgekd-0.1.0-py3-none-manylinux_2_34_aarch64.whl
+    .ci/make-root aarch64 FOLDER
+    python benchmarks/bench_root.py --root FOLDER --wheel dist/edgekd-0.1.0-py3-none-manylinux_2_34_aarch64.whl
 
 Needs root. Download is part of the installation. 64-bit Arm runs under QEMU on this machine: its seconds are no
 estimate of a device, they only bound it from above; what means something is that every step ends well and that the

@@ -1,8 +1,8 @@
 """Does `pip install 'edgekd[device]'` give a Jetson what it needs and nothing more? Tried in a root of 64-bit Arm.
 
     .ci/wheels
-    .ci/make-root aarch64 /tmp/root
-    python benchmarks/device_root.py --root /tmp/root --wheel dist/edgekd-0.1.0-py3-none-manylinux_2_34_aarch64.whl
+    .ci/make-root aarch64 FOLDER
+    python benchmarks/device_root.py --root FOLDER --wheel dist/edgekd-0.1.0-py3-none-manylinux_2_34_aarch64.whl
 
 Needs root and qemu-user-static, which is told to name a Jetson's kernel, so that pip leaves OpenVINO out as it does
 there. The wheel is installed with the extra `device` into a new environment; torch and OpenVINO must not be there. Then

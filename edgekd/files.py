@@ -206,7 +206,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def bytes_of(save: Callable[[io.BytesIO], object]) -> bytes:
-    """Return what a library writes into a file; MemoryError where there is no room, whatever the library says then."""
+    """Return the bytes that a library would write into a file.
+
+    Raises:
+        MemoryError: memory ran out; PyTorch, for one, says something else then.
+    """
     buffer = io.BytesIO()
     try:
         save(buffer)

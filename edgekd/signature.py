@@ -90,7 +90,7 @@ def verify(path: Path, content: bytes, public_key: str | Path) -> None:
         public_key: the file of a public key, or its 56 letters.
 
     Raises:
-        BundleError: there is no signature, or it is another key's or another content's.
+        BundleError: the signature is missing, or belongs to another key or to other bytes.
         InputError: the public key cannot be read.
         BackendUnavailable: py-minisign is not installed.
     """

@@ -53,7 +53,7 @@ class TileBar:
             self._bar.stop()
 
     def show(self, tile: TileReport) -> None:
-        """Move on by a tile; after the last one of a picture the bar goes."""
+        """Move on by a tile; after the last tile of a picture the bar disappears."""
         if self._task is None:
             self._bar.start()
             self._task = self._bar.add_task("tiles", total=tile.n_tiles)

@@ -52,7 +52,7 @@ class MosaicOptions:
         """Check the range.
 
         Raises:
-            InputError: there is no worker.
+            InputError: `workers` is below 1.
         """
         if self.workers < 1:
             raise InputError(f"workers is {self.workers}, expected at least 1; give 2")

@@ -78,7 +78,7 @@ def open_kernels(cuda: CudaRuntime) -> PictureKernels:
     """Return the kernels for GPU 0; all chains of a process share them.
 
     Raises:
-        BackendUnavailable: there is no driver, no compiler and no machine code made ahead of time.
+        BackendUnavailable: the driver is missing, or the compiler and machine code made ahead of time both are.
         BuildError: the compiler does not know this GPU.
         CudaError: the driver refuses the machine code.
     """

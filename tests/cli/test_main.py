@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,34 +81,23 @@ def test_user_errors_are_one_sentence_and_exit_1(tmp_path: Path, shipped_bundle:
         ValueError("Failed to serialize proto"),
     ],
 )
-def test_memory_that_runs_out_is_one_sentence(error: Exception, monkeypatch, capsys) -> None:
+def test_memory_that_runs_out_is_one_sentence(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails() -> None:
         raise error
 
-    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(cli, "app", fails)
-    try:
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    said = capsys.readouterr().err
-    assert stop.value.code == 1 and said.startswith("edgekd: memory ran out (") and said.count("\n") == 1
+    done = call_main("run")
+    assert done.returncode == 1 and done.stderr.startswith("edgekd: memory ran out (") and done.stderr.count("\n") == 1
 
 
-def test_no_memory_for_the_words_of_an_error_leaves_the_error(monkeypatch, capsys) -> None:
+def test_no_memory_for_the_words_of_an_error_leaves_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*words: object) -> None:
         raise InputError("the disk is full") if not words else MemoryError
 
-    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(cli, "app", fails)
     monkeypatch.setattr(cli, "_options_of", fails)
-    try:
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert stop.value.code == 1 and capsys.readouterr().err == "edgekd: the disk is full\n"
+    done = call_main("run")
+    assert done.returncode == 1 and done.stderr == "edgekd: the disk is full\n"
 
 
 def test_usage_errors_exit_2() -> None:

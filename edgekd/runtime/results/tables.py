@@ -74,10 +74,10 @@ def read_coco_ids(path: Path | None) -> CocoIds:
 
 
 def image_id_of(file_name: str, ids: CocoIds) -> int | None:
-    """Return the number of a picture in the COCO file; None when there is no such file.
+    """Return the number of a picture in the COCO file; None when no COCO file was given.
 
     Raises:
-        InputError: there is one, and it does not list the picture.
+        InputError: the COCO file does not list the picture.
     """
     if ids.images and file_name not in ids.images:
         raise InputError(f"{file_name} is not among the pictures of the COCO file; give the one that lists it")
