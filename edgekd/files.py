@@ -206,11 +206,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def bytes_of(save: Callable[[io.BytesIO], object]) -> bytes:
-    """Return the bytes that a library would write into a file.
-
-    Raises:
-        MemoryError: memory ran out; PyTorch, for one, says something else then.
-    """
+    """Return the bytes that a library would write into a file; MemoryError when memory runs out."""
     buffer = io.BytesIO()
     try:
         save(buffer)
