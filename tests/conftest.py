@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from hypothesis import settings
 from once import made_once
 
 SLOWEST = (
@@ -21,6 +22,11 @@ SLOWEST = (
     "runtime/test_chain",
 )  # fmt: skip
 """Files that take longest come first, so that no worker of pytest-xdist has one of them left at the end."""
+
+# Where a commit is judged, the same commit must get the same verdict: with this profile the examples of a property
+# follow from its name. Everywhere else they are new in every run, and what they find becomes an `@example`.
+settings.register_profile("same-examples", derandomize=True)
+settings.load_profile(os.environ.get("EDGEKD_TEST_PROFILE", "default"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

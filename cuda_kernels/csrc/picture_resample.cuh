@@ -59,15 +59,30 @@ EDGEKD_DEVICE const unsigned char* row_of(const Stage& stage, int row, const Job
   return kPads && (row < 0 || row >= job.picture_height) ? nullptr : staged_row(stage, row);
 }
 
+// How a mean is made: a part of a source pixel, in units of 1 / n_to, counts at most `most`; their sum is worth `unit`.
+// A mean of whole pixels counts each of them as 1: its sum is exact, so that its ties are those of OpenCV.
+struct Mean {
+  int most;
+  float unit, half;  // half: added before the fraction is cut off, as OpenCV does for 2 x 2; 0: ties go to even
+};
+
+EDGEKD_DEVICE Mean mean_of(Axis across, Axis down) {
+  const int columns = across.n_from / across.n_to, rows = down.n_from / down.n_to;
+  if (columns * across.n_to == across.n_from && rows * down.n_to == down.n_from)
+    return {1, reciprocal(static_cast<float>(columns * rows)), columns == 2 && rows == 2 ? 0.5f : 0.0f};
+  const float n_from = static_cast<float>(across.n_from) * static_cast<float>(down.n_from);
+  return {larger(across.n_to, down.n_to), reciprocal(n_from), 0.0f};
+}
+
 // A row of the picture into the sums of the thread's pixels, each of which has its own share of the columns.
 template <bool kPads>
 EDGEKD_DEVICE void add_areas(float (&sums)[kPixels][kChannels], const unsigned char* row, const Window& window,
-                             const Job& job, const Share (&shares)[kPixels], float weight) {
+                             const Job& job, const Share (&shares)[kPixels], float weight, int most) {
 #pragma unroll
   for (int p = 0; p < kPixels; ++p) {
     float line[kChannels] = {};
     for (int x = shares[p].low; x <= shares[p].high; ++x) {
-      const float part = static_cast<float>(part_of(shares[p], x, job.width));
+      const float part = static_cast<float>(smaller(part_of(shares[p], x, job.width), most));
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) line[c] += part * level<kPads>(row, x + window.left, c, job);
     }
@@ -94,10 +109,11 @@ EDGEKD_DEVICE void average(const unsigned char* picture, const Job& job, const W
   Share shares[kPixels];
 #pragma unroll
   for (int p = 0; p < kPixels; ++p) shares[p] = whole_share(across, tile.column + p);
-  const float unit = reciprocal(static_cast<float>(across.n_from) * static_cast<float>(down.n_from));
+  const Mean mean = mean_of(across, down);
   float sums[kPixels][kChannels] = {};
   const auto add = [&](const unsigned char* row, int y) {
-    add_areas<kPads>(sums, row, window, job, shares, static_cast<float>(part_of(share, y, down.n_to)) * unit);
+    const float weight = static_cast<float>(smaller(part_of(share, y, down.n_to), mean.most));
+    add_areas<kPads>(sums, row, window, job, shares, weight, mean.most);
   };
   for_each_chunk(picture, job, columns, within(sources, window.top, job.picture_height), [&](const Stage& stage) {
     const int begin = larger(share.low, stage.rows.begin - window.top);
@@ -108,12 +124,13 @@ EDGEKD_DEVICE void average(const unsigned char* picture, const Job& job, const W
     for (int y = share.low; y <= share.high; ++y)
       if (y + window.top < 0 || y + window.top >= job.picture_height) add(nullptr, y);
   }
-  // OpenCV rounds the halves of a 2 x 2 mean up, all others to even.
-  const bool halves_up = across.n_from == 2 * across.n_to && down.n_from == 2 * down.n_to;
 #pragma unroll
   for (int p = 0; p < kPixels; ++p) {
 #pragma unroll
-    for (int c = 0; c < kChannels; ++c) greys.v[p][c] = halves_up ? floorf(sums[p][c] + 0.5f) : rintf(sums[p][c]);
+    for (int c = 0; c < kChannels; ++c) {
+      const float value = sums[p][c] * mean.unit;
+      greys.v[p][c] = mean.half > 0 ? floorf(value + mean.half) : rintf(value);
+    }
   }
 }
 
