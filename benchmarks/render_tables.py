@@ -25,7 +25,7 @@ from large_tables import (
     students_table,
 )
 from table_parts import RESULTS, machine_line, markdown, newest, newest_file, theme_of
-from trust_tables import jobs_table, newcomer_table, pythons_table, root_table
+from trust_tables import jobs_table, newcomer_table, pythons_table, root_table, start_table
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "own-classes.md")
@@ -295,6 +295,7 @@ TABLES = {
     "students": students_table,
     "oriented": oriented_table,
     "intervals": intervals_table,
+    "start": start_table,
     "stream": stream_table,
 }
 

@@ -67,6 +67,29 @@ def jobs_table() -> str:
     return markdown(["edgekd run", "pictures per second"], rows) + "\n" + note
 
 
+def start_table() -> str:
+    """A start with and without compiled networks that were kept."""
+    result = newest("start")
+    if result is None:
+        return "Not measured.\n"
+    names = {"compiled": "EDGEKD_MODEL_CACHE=off", "first": "first start, which keeps them", "kept": "later starts"}
+    rows = [
+        [kind, words, *(f"{found[name][part]:.2f}" for part in ("open_s", "first_result_s", "whole_s"))]
+        for kind, found in result["kinds"].items()
+        for name, words in names.items()
+    ]
+    sizes = ", ".join(
+        f"{kind} {found['n_networks']} networks, {found['kept_bytes'] / 1e6:.0f} MB"
+        for kind, found in result["kinds"].items()
+    )
+    settings = result["settings"]
+    note = (
+        f"{machine_line(result)} {settings['threads']} threads, {settings['precision']}, {settings['statistic']} of "
+        f"{settings['rounds']} processes (of 1: the first start). Kept: {sizes}. The same numbers from every start.\n"
+    )
+    return markdown(["kind", "start", "open, s", "first result, s", "both, s"], rows) + "\n" + note
+
+
 def pythons_table() -> str:
     """The tests that need no torch, on each Python."""
     result = newest("pythons")

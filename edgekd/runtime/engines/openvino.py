@@ -14,6 +14,7 @@ import numpy as np
 from edgekd.backends import Precision
 from edgekd.errors import BackendUnavailable, BundleError
 from edgekd.runtime.engines import Array, Engine, Ports, Tensor
+from edgekd.runtime.engines.openvino_cache import compile_kept, digest_of
 
 # Of the float layers: INT8 graphs carry their own Q/DQ.
 _PRECISION_HINT = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -32,8 +33,9 @@ class _Network:
     sizes of its first input, and again when an input of other sizes comes.
     """
 
-    def __init__(self, core: Any, model: Any, config: Mapping[str, Any]) -> None:
+    def __init__(self, core: Any, model: Any, config: Mapping[str, Any], contents: Sequence[bytes]) -> None:
         self._core, self._model, self._config = core, model, config
+        self._source = digest_of(contents) if contents else None  # None: read from a file, whose bytes nobody checked
         self._lock = threading.Lock()
         self._compiled: WeakValueDictionary[Sizes, Any] = WeakValueDictionary()
         self.names = tuple(port.get_any_name() for port in model.inputs)
@@ -54,7 +56,9 @@ class _Network:
 
     def _compile(self) -> Any:
         try:
-            return self._core.compile_model(self._model, "CPU", dict(self._config))
+            if self._source is None:
+                return self._core.compile_model(self._model, "CPU", dict(self._config))
+            return compile_kept(self._core, self._model, self._config, self._source)
         except RuntimeError as error:
             raise BundleError(
                 f"OpenVINO cannot compile a network ({last_line(error)}); build the bundle again"
@@ -105,7 +109,7 @@ class OpenVinoEngine:
             config["INFERENCE_NUM_THREADS"] = n_threads
         try:
             model = core.read_model(*contents) if contents else core.read_model(str(path))
-            return cls(_Network(core, _checked(model, path), config))
+            return cls(_Network(core, _checked(model, path), config, contents))
         except RuntimeError as error:
             raise BundleError(f"OpenVINO cannot load {path} ({last_line(error)}); build the bundle again") from error
 
