@@ -160,6 +160,7 @@ def make_job(arm: str, seed: int, epochs: int, options: argparse.Namespace):  # 
         device=options.device,
         precision=options.precision,
         feature_cache=options.runs.parent / f"cache_{arm}_{seed}" if way.views < 1 else None,
+        n_threads=1,  # the seconds of every arm are those of one thread
     )
 
 

@@ -48,6 +48,7 @@ def run(
     seed: Annotated[int, typer.Option(help="of data order, augmentation and random weights")] = 0,
     device: Device = "cpu",
     precision: Annotated[TrainingPrecision, typer.Option(help="of the forward pass")] = "fp32",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores", min=1)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in the output folder")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the metrics")] = None,
 ) -> None:
@@ -80,6 +81,7 @@ def run(
             precision=precision,
             resume=resume,
             feature_cache=feature_cache,
+            n_threads=threads,
         )
         metrics = distill(job)
     print_metrics(metrics, output, json_file)

@@ -58,7 +58,7 @@ def distill(room: Path, output: Path, resume: bool, stop_at: int, how: signal.Si
     student = room / "student.pt"
     job = DistillJob(
         data=room / "squares/data.yaml", student=str(student), output=output, method="ds2d2", teacher=student,
-        recipe=recipe, resume=resume,
+        recipe=recipe, resume=resume, n_threads=1,
     )  # fmt: skip
     stopper, trainer = _stopper(stop_at, how), DistillTrainer(job)
     trainer.add_callback("on_train_batch_end", lambda _trainer: stopper())

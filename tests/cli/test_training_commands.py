@@ -47,6 +47,7 @@ def test_from_coco_to_a_plain_checkpoint(coco_file, tmp_path):
     assert "train: 2 pictures (0 empty), square 2" in made.stdout and "dropped, under a pixel: 0" in made.stderr
     data, run = tmp_path / "set" / "data.yaml", tmp_path / "run"
     words = ["--student", "yolo11n.yaml", "--method", "none", "--epochs", 1, "--imgsz", 64, "--batch", 2]
+    words += ["--threads", 1]
     trained = edgekd("distill", "--data", data, "-o", run, *words)
     assert trained.returncode == 0, trained.stderr[-2000:]
     assert trained.stdout.splitlines()[-1].endswith("best.pt: a plain Ultralytics checkpoint")

@@ -56,6 +56,7 @@ class DistillJob:
         precision: of the forward pass in training; `bf16` is faster where the processor has it.
         resume: continue the run in `output`.
         feature_cache: folder that keeps the teacher's maps, or None; see `edgekd.train.distill.feature_cache`.
+        n_threads: CPU threads; None for all cores. Two runs are equal bit for bit if they have the same number.
     """
 
     data: Path
@@ -70,6 +71,7 @@ class DistillJob:
     precision: TrainingPrecision = "fp32"
     resume: bool = False
     feature_cache: Path | None = None
+    n_threads: int | None = None
 
     @property
     def resume_file(self) -> Path:
@@ -93,6 +95,7 @@ class DistillTrainer(ReproducibleTrainer):
             resume=job.resume_file if job.resume else None,
             n_views=job.recipe.n_views,
             with_keys=job.feature_cache is not None,
+            n_threads=job.n_threads,
         )
         super().__init__(run, cfg, {**(overrides or {}), **training_settings(job)}, _callbacks)
         self.add_callback("on_train_epoch_end", _log_epoch)

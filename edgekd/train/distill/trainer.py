@@ -57,12 +57,14 @@ class RunOptions:
         resume: a `resume.pt`, or None for a new run.
         n_views: epochs after which pictures, order and augmentation come again; None for never.
         with_keys: give every batch the keys of its pictures (`view_keys`) for a cache of the teacher's maps.
+        n_threads: CPU threads of one process; None shares the cores among the processes.
     """
 
     accumulate: int = 1
     resume: Path | None = None
     n_views: int | None = None
     with_keys: bool = False
+    n_threads: int | None = None
 
 
 class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
@@ -100,6 +102,9 @@ class ReproducibleTrainer(DetectionTrainer):  # type: ignore[misc]
         }
         super().__init__(cfg, settings, _callbacks)
         self._is_built = True
+        if self.device.type == "cpu":
+            # The base class leaves a core to its loaders, of which there are none here: half of a machine of two cores.
+            torch.set_num_threads(run.n_threads or max(1, len(os.sched_getaffinity(0)) // n_processes))
         if n_processes > 1:
             self.world_size = 1  # the base class knows no processes without a GPU each; see optimizer_step
 

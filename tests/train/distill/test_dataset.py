@@ -128,7 +128,7 @@ def test_a_run_with_download_trains_and_runs_nothing(tmp_path: Path) -> None:
     text = path.read_text().replace(f"path: {tmp_path / 'data'}", "path: .")
     path.write_text(text + f"download: from pathlib import Path; Path({str(tmp_path / 'ran')!r}).touch()\n")
     recipe = Recipe(schedule=Schedule(epochs=1, imgsz=SIDE_PX, batch=2))
-    distill(DistillJob(data=path, student="yolo11n.yaml", output=tmp_path / "run", recipe=recipe))
+    distill(DistillJob(data=path, student="yolo11n.yaml", output=tmp_path / "run", recipe=recipe, n_threads=1))
     trained = load_detector(tmp_path / "run" / "weights" / "best.pt")
     longer_px = max(read_labels(path).pictures[0].size_px)
     assert facts_of(trained).trained_scale == pytest.approx(SIDE_PX / longer_px)

@@ -114,8 +114,9 @@ def test_a_run_with_a_cache_is_the_run_without(tmp_path: Path) -> None:
     recipe = Recipe(schedule=schedule, n_views=1, lambda_high=0.0)
     data = write_tiny_dataset(tmp_path / "squares", n_pictures=3)
     job = DistillJob(
-        data=data, student="yolo11n.yaml", output=tmp_path / "plain", method="ds2d2", teacher=teacher, recipe=recipe
-    )
+        data=data, student="yolo11n.yaml", output=tmp_path / "plain", method="ds2d2", teacher=teacher, recipe=recipe,
+        n_threads=1,
+    )  # fmt: skip
     distill(job)
     cached = replace(job, output=tmp_path / "cached", feature_cache=tmp_path / "features")
     uses = []

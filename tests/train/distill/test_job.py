@@ -40,6 +40,7 @@ def teacher_job(data, tmp_path_factory) -> DistillJob:
         student="yolo11n.yaml",
         output=tmp_path_factory.mktemp("runs") / "teacher",
         recipe=Recipe(schedule=SCHEDULE),
+        n_threads=1,
     )
     distill(job)
     return job
@@ -264,6 +265,16 @@ def test_what_cannot_be_started(job, tmp_path):
         distill(replace(job, student="yolo11n-seg.yaml", output=tmp_path / "segment"))
 
 
+def test_a_run_has_the_threads_that_it_was_given_or_all(job):
+    before = torch.get_num_threads()
+    try:
+        for given, expected in ((2, 2), (None, len(os.sched_getaffinity(0))), (1, 1)):
+            DistillTrainer(replace(job, n_threads=given))
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
 TWO_PROCESSES = """
 import os, sys, torch
 from pathlib import Path
@@ -272,7 +283,7 @@ from edgekd.train.distill.recipes import Recipe, Schedule
 data, teacher, out = map(Path, sys.argv[1:])
 schedule = Schedule(epochs=1, imgsz=64, batch=4, warmup_epochs=0.0, close_mosaic=0)
 trainer = DistillTrainer(DistillJob(data=data, student="yolo11n.yaml", output=out, method="ds2d2", teacher=teacher,
-    recipe=Recipe(schedule=schedule)))
+    recipe=Recipe(schedule=schedule), n_threads=1))
 seen = []
 trainer.add_callback("on_train_batch_end", lambda t: seen.extend(t._batch["im_file"]))
 trainer.train()

@@ -36,7 +36,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> DistillJob:
     (folder / "tiny-obb.yaml").write_text(yaml.safe_dump(TINY | {"nc": 2}))
     job = DistillJob(
         data=write_turned_dataset(folder / "data"), student=str(folder / "tiny-obb.yaml"), output=folder / "teacher",
-        recipe=Recipe(schedule=SCHEDULE),
+        recipe=Recipe(schedule=SCHEDULE), n_threads=1,
     )  # fmt: skip
     metrics = distill(job)
     assert {"metrics/mAP50(B)", "metrics/mAP50-95(B)"} <= set(metrics)

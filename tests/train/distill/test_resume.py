@@ -56,6 +56,7 @@ def job(coco_like, data, tmp_path) -> DistillJob:
         method="ds2d2",
         teacher=coco_like,
         recipe=recipe,
+        n_threads=1,
     )
 
 
