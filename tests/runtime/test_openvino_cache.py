@@ -131,6 +131,10 @@ def test_what_cannot_be_kept_is_used_all_the_same(tmp_path, folder, monkeypatch)
         patch.setattr("os.fsync", full)
         np.testing.assert_array_equal(product(network), IMAGES * 3)
     assert list(folder.iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "bytes_of", lambda _: (_ for _ in ()).throw(MemoryError("no room")))
+        np.testing.assert_array_equal(product(network), IMAGES * 3)
+    assert list(folder.iterdir()) == []
     monkeypatch.setenv("EDGEKD_CACHE", "/proc/nowhere")
     np.testing.assert_array_equal(product(network), IMAGES * 3)
 

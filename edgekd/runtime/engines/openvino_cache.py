@@ -39,7 +39,8 @@ def digest_of(contents: Iterable[bytes]) -> str:
 def compile_kept(core: Any, model: Any, config: Mapping[str, Any], source: str) -> Any:
     """Return a compiled model for the CPU: the kept one, or one that is compiled and kept.
 
-    EDGEKD_MODEL_CACHE=off neither reads nor keeps any. What cannot be kept, as on a full disk, is used all the same.
+    EDGEKD_MODEL_CACHE=off neither reads nor keeps any. What cannot be kept, as on a full disk or without
+    memory for it, is used all the same.
 
     Args:
         core: an `openvino.Core`.
@@ -92,7 +93,7 @@ def _key(core: Any, model: Any, config: Mapping[str, Any], source: str) -> str:
 def _read(path: Path) -> bytes | None:
     try:
         content = read_limited(path, MAX_BYTES)
-    except ValueError:
+    except (ValueError, MemoryError):
         return None
     kept = content[_DIGEST_BYTES:]
     if hashlib.sha256(kept).digest() != content[:_DIGEST_BYTES]:
@@ -103,13 +104,12 @@ def _read(path: Path) -> bytes | None:
 
 
 def _keep(path: Path, compiled: Any) -> None:
-    kept = bytes_of(compiled.export_model)
-    if len(kept) >= MAX_BYTES:
-        return
     try:
-        write_bytes(path, hashlib.sha256(kept).digest() + kept)
-        _remove_oldest(path.parent)
-    except (InputError, OSError) as error:
+        kept = bytes_of(compiled.export_model)
+        if len(kept) < MAX_BYTES:
+            write_bytes(path, hashlib.sha256(kept).digest() + kept)
+            _remove_oldest(path.parent)
+    except (InputError, OSError, MemoryError, RuntimeError) as error:
         _LOG.info("a compiled network is not kept: %s", error)
 
 
