@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,13 +12,28 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from edgekd.deploy.export import ExportOptions, check_outputs, export_graph, export_networks, graphs_of  # noqa: E402
+from edgekd.deploy.export import (  # noqa: E402
+    ExportOptions,
+    Graph,
+    check_outputs,
+    export_graph,
+    export_networks,
+    graphs_of,
+)
 from edgekd.deploy.onnx_edit import fix_shapes, half_storage, no_forbidden_operators  # noqa: E402
 from edgekd.errors import ModelError  # noqa: E402
-from edgekd.model_set import Source  # noqa: E402
+from edgekd.model_set import OnnxStage, Source  # noqa: E402
 from edgekd.models.tinysam import TinySam  # noqa: E402
 
 SOURCE = Source(name="random", sha256="0", licence="none")
+
+
+class Exported(NamedTuple):
+    """A graph, its file, and what the model set says of it."""
+
+    graph: Graph
+    path: Path
+    stage: OnnxStage
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +43,14 @@ def detector() -> torch.nn.Module:
     model = tasks.DetectionModel("yolo11n.yaml", nc=4, verbose=False).eval()
     model.names = {0: "a", 1: "b", 2: "c", 3: "d"}
     return model
+
+
+@pytest.fixture(scope="module")
+def exported(detector: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The detector's graph and the file that it became; an export takes most of the time of these tests."""
+    graph = graphs_of(detector, TinySam().eval(), ExportOptions(detector_px=(96, 64), encoder_px=(64, 64)))["detector"]
+    path = tmp_path_factory.mktemp("exported") / "detector.onnx"
+    return Exported(graph, path, export_graph(graph, path, SOURCE, half=False))
 
 
 @pytest.mark.parametrize(("largest", "difference", "passes"), [
@@ -42,19 +66,17 @@ def test_a_graph_may_differ_by_rounding_alone(largest: float, difference: float,
         check_outputs(outputs, "detector")
 
 
-def test_detector_graph_equals_pytorch_at_another_size(detector: torch.nn.Module, tmp_path: Path) -> None:
-    options = ExportOptions(detector_px=(96, 64), encoder_px=(64, 64))
-    graph = graphs_of(detector, TinySam().eval(), options)["detector"]
-    stage = export_graph(graph, tmp_path / "detector.onnx", SOURCE, half=False)
+def test_detector_graph_equals_pytorch_at_another_size(exported: Exported) -> None:
+    graph, path, stage = exported
     assert stage.max_abs_difference is not None and stage.max_abs_difference <= 1e-4
     picture = torch.rand(1, 3, 160, 128)
     with torch.no_grad():
         expected = graph.module(picture)
-    session = onnxruntime.InferenceSession(str(tmp_path / "detector.onnx"))
+    session = onnxruntime.InferenceSession(str(path))
     got = session.run(["box_logits", "class_logits"], {"images": picture.numpy()})
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b.numpy(), atol=1e-4)
-    fixed = fix_shapes(onnx.load(tmp_path / "detector.onnx"), {"images": (1, 3, 160, 128)})
+    fixed = fix_shapes(onnx.load(path), {"images": (1, 3, 160, 128)})
     assert [axis.dim_value for axis in fixed.graph.output[0].type.tensor_type.shape.dim] == [1, 64, 420]
     assert not {"Shape", "Range"} & {node.op_type for node in fixed.graph.node}
 
@@ -76,17 +98,13 @@ def test_decoder_takes_any_number_of_boxes_and_both_prompts(detector: torch.nn.M
             np.testing.assert_allclose(a, b.numpy(), atol=1e-4)
 
 
-def test_fp16_storage_halves_the_file_and_keeps_the_outputs(detector: torch.nn.Module, tmp_path: Path) -> None:
-    graph = graphs_of(detector, TinySam().eval(), ExportOptions(detector_px=(64, 64), encoder_px=(64, 64)))["detector"]
-    export_graph(graph, tmp_path / "a.onnx", SOURCE, half=False)
-    model = onnx.load(tmp_path / "a.onnx")
+def test_fp16_storage_halves_the_file_and_keeps_the_outputs(exported: Exported, tmp_path: Path) -> None:
+    half_path, model = tmp_path / "half.onnx", onnx.load(exported.path)
     half_storage(model)
-    onnx.save(model, tmp_path / "b.onnx")
-    assert (tmp_path / "b.onnx").stat().st_size < 0.6 * (tmp_path / "a.onnx").stat().st_size
-    feeds = {"images": graph.inputs[0].numpy()}
-    full, halved = (
-        onnxruntime.InferenceSession(str(tmp_path / name)).run(None, feeds) for name in ("a.onnx", "b.onnx")
-    )
+    onnx.save(model, half_path)
+    assert half_path.stat().st_size < 0.6 * exported.path.stat().st_size
+    feeds = {"images": exported.graph.inputs[0].numpy()}
+    full, halved = (onnxruntime.InferenceSession(str(path)).run(None, feeds) for path in (exported.path, half_path))
     scale = np.abs(full[0]).max()
     assert 0 < np.abs(full[0] - halved[0]).max() < 0.02 * scale
 
