@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# On 64-bit Arm, oneDNN below OpenVINO would leave the file /tmp/perf-PID.map of every process, for the profiler perf.
+os.environ.setdefault("ONEDNN_JIT_PROFILE", "0")
 # OpenVINO and NNCF take stand-ins of their own when this module cannot be imported, which is what None says.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 

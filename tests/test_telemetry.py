@@ -34,6 +34,17 @@ def test_an_import_sends_nothing(modules: list[str], tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "0"), ("2", "2")])
+def test_no_map_for_a_profiler_is_left_unless_asked_for(given: str | None, expected: str) -> None:
+    """On 64-bit Arm every process left one in /tmp; `benchmarks/bench_root.py` looks there."""
+    environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_JIT_PROFILE"}
+    environment |= {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment |= {} if given is None else {"ONEDNN_JIT_PROFILE": given}
+    program = "import os, edgekd; print(os.environ['ONEDNN_JIT_PROFILE'])"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+
+
 def test_ultralytics_sends_nothing_where_edgekd_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ultralytics")
     from edgekd.train.run_folder import log_on_stderr

@@ -43,7 +43,9 @@ def import_all(trains: bool) -> None:
 
 
 def start(words: list[str], work: Path, errors: Path, prepare: Callable[[], None]) -> int:
-    """Start `edgekd WORDS` in a forked process and return its number.
+    """Start `edgekd WORDS` in a forked process and return its number once the command begins.
+
+    A signal before that would meet a process which has no handler of its own yet, and nothing to lose.
 
     Args:
         words: the command line after `edgekd`.
@@ -51,9 +53,19 @@ def start(words: list[str], work: Path, errors: Path, prepare: Callable[[], None
         errors: the file that its stderr goes to.
         prepare: what the new process does first, such as setting a limit.
     """
+    begins, waiting = os.pipe()
     process = os.fork()
     if process == 0:
-        _be_the_command(words, work, errors, prepare)
+        os.close(begins)
+
+        def begin() -> None:
+            prepare()
+            os.close(waiting)
+
+        _be_the_command(words, work, errors, begin)
+    os.close(waiting)
+    os.read(begins, 1)  # returns when the other end is closed
+    os.close(begins)
     return process
 
 
