@@ -39,16 +39,24 @@ def root_table() -> str:
 
 
 def _differences(results: list[dict[str, Any]]) -> str:
-    """How far the boxes of the second system are from those of the first."""
+    """How far the boxes of the second system are from those of the first, each paired with the nearest."""
     if len(results) < 2:
         return ""
     words = []
     for kind in sorted(results[0]["objects"].keys() & results[1]["objects"].keys()):
-        pairs = list(zip(*(result["objects"][kind] for result in results), strict=False))
-        moved = max(abs(a - b) for one, two in pairs for a, b in zip(one[2:], two[2:], strict=True))
-        same = all(one[0] == two[0] for one, two in pairs)
+        first, second = (result["objects"][kind] for result in results)
+        nearest = [min(range(len(second)), key=lambda index, one=one: _moved_px(one, second[index])) for one in first]
+        moved = max(_moved_px(one, second[index]) for one, index in zip(first, nearest, strict=True))
+        same = all(one[0] == second[index][0] for one, index in zip(first, nearest, strict=True))
+        if not len(set(nearest)) == len(first) == len(second):
+            return f" {kind}: the two systems found other objects."
         words.append(f" {kind}: {'the same' if same else 'other'} classes, boxes differ by at most {moved:.2f} px.")
     return "".join(words)
+
+
+def _moved_px(one: list[Any], two: list[Any]) -> float:
+    """The largest difference of two objects' box edges."""
+    return float(max(abs(a - b) for a, b in zip(one[2:], two[2:], strict=True)))
 
 
 def jobs_table() -> str:
