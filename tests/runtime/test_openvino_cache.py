@@ -139,6 +139,16 @@ def test_what_cannot_be_kept_is_used_all_the_same(tmp_path, folder, monkeypatch)
     np.testing.assert_array_equal(product(network), IMAGES * 3)
 
 
+def test_a_user_without_a_home_folder_runs_networks_too(tmp_path, folder, monkeypatch):
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("EDGEKD_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    np.testing.assert_array_equal(product(network_of(3, tmp_path)), IMAGES * 3)
+
+
 def test_those_unused_for_longest_are_removed(tmp_path, folder, monkeypatch, n_compiled):
     first, second, third = (network_of(factor, tmp_path) for factor in (2, 3, 4))
     product(first)

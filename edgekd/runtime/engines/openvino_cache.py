@@ -68,12 +68,12 @@ def _folder() -> Path | None:
     """The folder of kept networks, None where none shall or may be used."""
     if os.environ.get("EDGEKD_MODEL_CACHE", "") == "off":
         return None
-    folder = cache_folder("openvino")
     try:
+        folder = cache_folder("openvino")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
-    except OSError as error:
-        _LOG.info("compiled networks are not kept: %s (%s)", folder, error.strerror)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home folder
+        _LOG.info("compiled networks are not kept: %s", error)
         return None
     if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         _LOG.warning("compiled networks are not kept: others can write %s; run: chmod go-w %s", folder, folder)
